@@ -1,0 +1,37 @@
+# Everything starts from a machine that has Python >= 3.11, make and a package index; nothing else is assumed.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test lint typecheck lock tensorboard
+.DELETE_ON_ERROR:
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "honest needs Python >= 3.11; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --offline -e .
+	@touch $@
+
+quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are fooled (two CPU cores, < 10 minutes)
+	$(BIN)/honest train configs/quickstart.yaml
+
+test: $(STAMP)  ## every test (two CPU cores, < 10 minutes)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+typecheck: $(STAMP)
+	$(BIN)/mypy
+
+tensorboard: $(STAMP)
+	$(BIN)/tensorboard --logdir runs
+
+lock: $(STAMP)  ## resolve pyproject.toml again for every Python and platform, with hashes
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --python-version 3.11 --extra dev --upgrade pyproject.toml -o requirements.lock
