@@ -1,17 +1,39 @@
 """What a run is: frozen, strict models of the YAML config. Reading files and reporting errors is `config_io`.
 
-Every field that has a unit is a string "number unit", e.g. ``stddev: 1.0 θ.trunk`` (``theta.trunk`` is read as well),
-and is parsed into a `Quantity` by the property that ends in ``_quantity``'s place: `with_unit(text, unit)`.
-Counts (rows, steps) are plain integers; probabilities and rates are plain numbers in [0, 1].
+Every field that has a unit is a text "number unit", e.g. ``trunk: 1.0 θ.trunk`` (``theta.trunk`` is read as
+well). It is checked against the unit in its type, kept as text, so that a resolved config reads alike, and
+made a `Quantity` by `parse_quantity` where it is used. Counts are plain integers whose type names what is
+counted; probabilities and rates are plain numbers.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from honest.units import UnitError, disagreement, displacement, example, nat, parse_quantity
+from honest.config_fields import (
+    Count,
+    HeadStddev,
+    InUnit,
+    Multiplier,
+    NonNegative,
+    Positive,
+    ProperShare,
+    Rows,
+    Seed,
+    Share,
+    Steps,
+    StepsOrNone,
+    Strict,
+    Text,
+    Tokens,
+    Tolerance,
+    TrunkStddev,
+    require,
+    unquoted_false,
+)
+from honest.units import disagreement, displacement, nat
 
 GROUPS = ("trunk", "intended_head", "instrumental_head")
 GROUP_UNITS = {
@@ -20,48 +42,15 @@ GROUP_UNITS = {
     "instrumental_head": displacement("head"),
 }
 
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def with_unit(unit):
-    """A config string that must be a positive number in `unit`; kept as text, so that a resolved config reads alike."""
-
-    def check(text: str) -> str:
-        try:
-            value = float(parse_quantity(text).to(unit))
-        except UnitError as error:
-            raise ValueError(str(error)) from error
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{text!r} must be positive and finite")
-        return text
-
-    return AfterValidator(check)
-
-
-TrunkStddev = Annotated[str, with_unit(displacement("trunk"))]
-HeadStddev = Annotated[str, with_unit(displacement("head"))]
-Tolerance = Annotated[str, with_unit(disagreement / example)]
-Multiplier = Annotated[str, with_unit(nat / disagreement)]
-Nats = Annotated[str, with_unit(nat)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-# --- task ---------------------------------------------------------------------------------------------------------
+# --- task ---------------------------------------------------------------------------------------------------
 
 
 class ArithmeticRows(Strict):
-    world: Count  # rows of the trunk stage
-    trusted: Count  # rows without the trigger, labelled
-    untrusted: Count  # rows with the trigger, answered by the person
-    validation: Count  # trusted rows held out; nothing is selected on others
-    test: Count  # held-out rows, half of them fooled-eligible
+    world: Rows  # rows of the trunk stage
+    trusted: Rows  # rows without the trigger, labelled
+    untrusted: Rows  # rows with the trigger, answered by the person
+    validation: Rows  # trusted rows held out; nothing is selected on others
+    test: Rows  # held-out rows, half of them fooled-eligible
 
 
 class ArithmeticTask(Strict):
@@ -76,39 +65,39 @@ class ArithmeticTask(Strict):
     truth_rate: Share  # share of world rows that carry the claim − r target (`says`)
     error_rate: Share  # ε: share of trusted labels that are flipped
     rows: ArithmeticRows
-    seed: Whole
+    seed: Seed
 
 
 class TableShares(Strict):
-    validation: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(gt=0, lt=1)]
+    validation: ProperShare
+    test: ProperShare
 
     @model_validator(mode="after")
     def leave_room(self):
-        if self.validation + self.test >= 1:
-            raise ValueError("validation + test must leave a share for training (be below 1)")
+        total = self.validation + self.test
+        require((total < 1, "test", f"validation + test is {total:g}, which leaves no share for training"))
         return self
 
 
 class TableTask(Strict):
-    """B3: any CSV or JSON-lines file; rules are parsed, never evaluated as code (see honest/data/tasks/rule.py)."""
+    """B3: any CSV or JSON-lines file; rules are parsed, never evaluated (see honest/data/tasks/rule.py)."""
 
     kind: Literal["table"]
-    path: str  # relative to the config file's folder unless absolute
-    question: str  # template over columns, e.g. "{city_ascii}, population {population}: more than 30000?"
-    truth: str  # rule
-    human: str  # rule
-    trusted: str  # rule; `truth == human` names the rows where the person is right
-    empty: Literal["error", "drop", "false"]
-    max_length: Annotated[int, Field(ge=2)]  # tokens (characters); longer questions are an error that names the row
-    max_rows: Count | None  # take this many rows after a seeded shuffle; null takes all
+    path: Text  # relative to the config file's folder unless absolute
+    question: Text  # template over columns, e.g. "{city_ascii}, population {population}: more than 30000?"
+    truth: Text  # rule
+    human: Text  # rule
+    trusted: Text  # rule; `truth == human` names the rows where the person is right
+    empty: Annotated[Literal["error", "drop", "false"], BeforeValidator(unquoted_false)]
+    max_length: Tokens  # tokens (characters); longer questions are an error that names the row
+    max_rows: Rows | None  # take this many rows after a seeded shuffle; null takes all
     shares: TableShares
-    seed: Whole
+    seed: Seed
 
 
 Task = Annotated[ArithmeticTask | TableTask, Field(discriminator="kind")]
 
-# --- model --------------------------------------------------------------------------------------------------------
+# --- model --------------------------------------------------------------------------------------------------
 
 
 class HeadConfig(Strict):
@@ -128,18 +117,21 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def divisible(self):
-        if self.width % self.attention_heads:
-            raise ValueError(f"width {self.width} must be a multiple of attention_heads {self.attention_heads}")
-        if self.attention_heads % self.key_value_heads:
-            raise ValueError(
-                f"attention_heads {self.attention_heads} must be a multiple of key_value_heads {self.key_value_heads}"
-            )
-        if self.positions == "rotary" and (self.width // self.attention_heads) % 2:
-            raise ValueError("rotary positions need an even width / attention_heads")
+        width, heads, key_value_heads = self.width, self.attention_heads, self.key_value_heads
+        even = self.positions != "rotary" or width % heads != 0 or (width // heads) % 2 == 0
+        require(
+            (width % heads == 0, "width", f"{width} is not a multiple of attention_heads {heads}"),
+            (
+                heads % key_value_heads == 0,
+                "key_value_heads",
+                f"attention_heads {heads} is not a multiple of key_value_heads {key_value_heads}",
+            ),
+            (even, "width", f"rotary positions need an even width / attention_heads, not {width}/{heads}"),
+        )
         return self
 
 
-# --- objective ----------------------------------------------------------------------------------------------------
+# --- objective ----------------------------------------------------------------------------------------------
 
 
 class PriorStddevs(Strict):
@@ -154,7 +146,7 @@ class Supervision(Strict):
 
 class Consistency(Strict):
     divergence: Literal["jensen_shannon", "symmetric_kl", "total_variation"]
-    population: Count  # N_c: rows of the declared finite population, taken from the trusted rows
+    population: Rows  # N_c: rows of the declared finite population, taken from the trusted rows
 
 
 class MultiplierConfig(Strict):
@@ -164,17 +156,16 @@ class MultiplierConfig(Strict):
     minimum: Multiplier
     maximum: Multiplier
     rate: Positive  # η, per step
+    proportional_rate: NonNegative  # κ, per step (`augmented_lagrangian` and `nupi` alone)
     ema: Annotated[float, Field(ge=0, lt=1)]  # decay of the violation's moving average
-    warmup_steps: Whole  # λ is frozen at `initial` for so many steps
+    warmup_steps: StepsOrNone  # λ is frozen at `initial` for so many steps
 
     @model_validator(mode="after")
     def ordered(self):
-        unit = nat / disagreement
-        low, start, high = (
-            float(parse_quantity(t).to(unit)) for t in (self.minimum, self.initial, self.maximum)
-        )
-        if not low <= start <= high:
-            raise ValueError(f"needs minimum ≤ initial ≤ maximum, has {low} ≤ {start} ≤ {high}")
+        of = InUnit(nat / disagreement).value
+        low, start, high = of(self.minimum), of(self.initial), of(self.maximum)
+        fits = low <= start <= high
+        require((fits, "initial", f"needs minimum ≤ initial ≤ maximum, has {low:g} ≤ {start:g} ≤ {high:g}"))
         return self
 
 
@@ -183,20 +174,20 @@ class PhasesConfig(Strict):
 
     kind: Literal["points", "laplace", "chains"]
     learning_rate: Positive  # modes: Adam step on the whitened offsets
-    burn_in_steps: Whole  # phase-only steps before the heads move, from every start; the best start is kept
-    volume_rows: Count  # laplace: rows per likelihood term in the Gram form
-    volume_every: Count  # laplace: steps between refreshes of the volume's force
+    burn_in_steps: StepsOrNone  # phases alone move first, from every start; the best start is kept
+    volume_rows: Rows  # laplace: rows per likelihood term in the Gram form
+    volume_every: Steps  # laplace: steps between refreshes of the volume's force
     chains: Count  # chains: how many per phase
     leapfrog_steps: Count  # chains: 1 is MALA
     step_size: Positive  # chains: initial, in whitened units
-    target_accept: Annotated[float, Field(gt=0, lt=1)]
+    target_accept: ProperShare
     adjusted: bool  # chains: accept/reject on the whole declared sets; false: unadjusted moves on batches
-    chunk_rows: Count  # rows per chunk where whole sets are summed
+    chunk_rows: Rows  # rows per chunk where whole sets are summed
 
 
 class ObjectiveConfig(Strict):
     staging: Literal["heads_then_trunk", "all"]
-    anchor: Literal["init", "trained"]  # centre of the priors: the initialisation, or the trunk stage's result
+    anchor: Literal["init", "trained"]  # the priors' centre: initialisation, or the trunk stage's result
     supervision: Supervision
     first_prior: PriorStddevs
     second_prior: PriorStddevs
@@ -205,25 +196,32 @@ class ObjectiveConfig(Strict):
     phases: PhasesConfig
 
 
-# --- training -----------------------------------------------------------------------------------------------------
+# --- training -----------------------------------------------------------------------------------------------
 
 
 class OptimizerConfig(Strict):
     learning_rate: Positive
     weight_decay: NonNegative
-    warmup_steps: Whole
+    warmup_steps: StepsOrNone
     schedule: Literal["constant", "cosine"]
     clip_norm: Positive
 
 
 class StageConfig(Strict):
-    steps: Count
-    batch_rows: Count  # rows per likelihood term and step
+    steps: Steps
+    batch_rows: Rows  # rows per likelihood term and step
     optimizer: OptimizerConfig
+
+    @model_validator(mode="after")
+    def warm_up_ends(self):
+        warmup = self.optimizer.warmup_steps
+        what = f"{warmup} warm-up steps do not end within the stage's {self.steps} steps"
+        require((warmup < self.steps, "optimizer.warmup_steps", what))
+        return self
 
 
 class Stages(Strict):
-    """In order of running; `heads` serves single head, plain heads and ceiling alike, so that budgets are equal."""
+    """In order of running; `heads` serves single head, plain heads and ceiling alike: equal budgets."""
 
     trunk: StageConfig
     heads: StageConfig
@@ -237,18 +235,19 @@ class LogPartitionEvaluation(Strict):
     temperatures: Count
     leapfrog_steps: Count
     step_size: Positive
-    tail_probability: Annotated[float, Field(gt=0, lt=1)]  # δ of each one-sided bound
+    tail_probability: ProperShare  # δ of each one-sided bound
 
 
 class EvaluationConfig(Strict):
-    every: Count  # steps between evaluations within a stage
-    batch_rows: Count
+    every: Steps  # steps between evaluations within a stage
+    log_every: Steps  # steps between logged training metrics
+    batch_rows: Rows
     bootstrap: Count  # resamples for the intervals
     log_partition: LogPartitionEvaluation
 
 
 class CheckpointConfig(Strict):
-    every: Count  # steps; events are written when the checkpoint that covers them is committed
+    every: Steps  # steps; events are written when the checkpoint that covers them is committed
     keep: Count
 
 
@@ -257,8 +256,8 @@ class ParallelConfig(Strict):
 
 
 class RunConfig(Strict):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    seed: Whole
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Seed
     precision: Literal["float32", "float64"]
     task: Task
     model: ModelConfig
@@ -267,3 +266,20 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     parallel: ParallelConfig
+
+    @model_validator(mode="after")
+    def sections_fit(self):
+        frozen, steps = self.objective.multiplier.warmup_steps, self.stages.prior.steps
+        checks = [
+            (
+                frozen <= steps,
+                "objective.multiplier.warmup_steps",
+                f"λ is frozen for {frozen} steps, but stages.prior.steps is {steps}",
+            )
+        ]
+        if isinstance(self.task, ArithmeticTask):
+            population, trusted = self.objective.consistency.population, self.task.rows.trusted
+            what = f"{population} of the trusted rows are asked for, but task.rows.trusted is {trusted}"
+            checks.append((population <= trusted, "objective.consistency.population", what))
+        require(*checks)
+        return self

@@ -1,0 +1,15 @@
+"""One file a task; `build_task` turns the task section of a config into a `Task`."""
+
+from __future__ import annotations
+
+from honest.config import ArithmeticTask, TableTask
+from honest.data.batch import Task
+from honest.data.tasks.arithmetic import build_arithmetic
+from honest.data.tasks.table import build_table
+
+
+def build_task(config: ArithmeticTask | TableTask) -> Task:
+    """The task on the host (numpy arrays), a deterministic function of its config; or DataError."""
+    if isinstance(config, ArithmeticTask):
+        return build_arithmetic(config)
+    return build_table(config)

@@ -1,0 +1,94 @@
+"""The command `honest`: train, evaluate, ask. A user's mistake ends with one message on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from honest.errors import UserError
+
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="honest",
+        description="Train two answer heads on one trunk under a log posterior whose every unit is explicit.",
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train a config; the same command resumes a stopped run")
+    train.add_argument("config", type=Path, help="a YAML file, e.g. configs/quickstart.yaml")
+    train.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key of the config, e.g. --set stages.prior.steps=100 (may be repeated)",
+    )
+    train.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME of the config)")
+    evaluate = commands.add_parser("evaluate", help="score a run's newest checkpoints and print the report")
+    evaluate.add_argument("directory", type=Path)
+    evaluate.add_argument("--json", type=Path, help="also write the summary to this new file")
+    ask = commands.add_parser("ask", help="what each head of a run answers to one question")
+    ask.add_argument("directory", type=Path)
+    ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"honest: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    # Imported late: --help and a mistyped command should not wait for JAX.
+    from honest import run as runs
+    from honest.config_io import load_config
+    from honest.train.loop import Stopped
+    from honest.train.run_directory import RunDirectory
+
+    if options.command == "ask":
+        print(runs.ask(RunDirectory(options.directory), options.question))
+        return 0
+    if options.command == "evaluate":
+        runs.evaluate(RunDirectory(options.directory), options.json)
+        return 0
+    config = load_config(options.config, options.overrides).config
+    directory = RunDirectory(options.workdir or Path("runs") / config.name)
+    stop = StopSignal()
+    try:
+        runs.train(config, directory, stop.requested)
+    except Stopped as stopped:
+        again = " ".join(["honest", *sys.argv[1:]])
+        print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+class StopSignal:
+    """The first Ctrl-C (or SIGTERM) asks for a stop at the end of the step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        self._asked = True
+        signal.signal(number, signal.SIG_DFL)
+        print("\nstopping after this step and saving; once more stops at once", file=sys.stderr, flush=True)
+
+    def requested(self) -> bool:
+        return self._asked
+
+
+if __name__ == "__main__":
+    sys.exit(main())

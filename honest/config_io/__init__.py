@@ -1,0 +1,79 @@
+"""Configs as files: YAML 1.2 and ``--set`` overrides in, a `RunConfig` or all mistakes at once out.
+
+A file is first made a plain mapping that remembers where each key was given (`document`); pydantic then
+checks the mapping against the models of `config`, and its findings are told in the words of `messages`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from honest.config import RunConfig, TableTask
+from honest.config_io.document import ConfigError, Document, Place, Problem
+from honest.config_io.messages import told
+from honest.config_io.walk import differences, unit_table
+
+__all__ = [
+    "ConfigError",
+    "LoadedConfig",
+    "Place",
+    "Problem",
+    "differences",
+    "dump_config",
+    "load_config",
+    "unit_table",
+]
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    config: RunConfig
+    path: Path
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read a run's config; each override is ``key.path=YAML value``, and the last one of a key holds.
+
+    A relative ``task.path`` is taken from the config file's folder, and is absolute in the result.
+    Raises `ConfigError` with every mistake found.
+    """
+    path = Path(path)
+    document = Document()
+    document.read_file(path)
+    for number, override in enumerate(overrides, start=1):
+        document.apply_override(number, override)
+    if () not in document.places:  # no mapping was read, so that every key would be reported missing
+        raise ConfigError(document.problems)
+    try:
+        config = RunConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise ConfigError([*document.problems, *told(error, document)]) from None
+    if document.problems:
+        raise ConfigError(document.problems)
+    return LoadedConfig(_with_absolute_path(config, path.parent), path)
+
+
+def _with_absolute_path(config: RunConfig, folder: Path) -> RunConfig:
+    if not isinstance(config.task, TableTask):
+        return config
+    absolute = os.path.abspath(folder / Path(config.task.path).expanduser())
+    return config.model_copy(update={"task": config.task.model_copy(update={"path": absolute})})
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML text of every field, which `load_config` reads back as an equal config."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 10**6
+    text = StringIO()
+    yaml.dump(config.model_dump(), text)
+    return text.getvalue()

@@ -1,0 +1,52 @@
+"""Walks over a config's fields: their units, and how two configs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from honest.config import RunConfig
+from honest.config_fields import CountOf, InUnit
+from honest.config_io.wording import shown, value_type
+
+
+def unit_table(config: RunConfig) -> dict[str, str]:
+    """Dotted key -> unit, for every field whose type names one; a plain count names what it counts."""
+    units = {}
+    for key, _, metadata in _leaves(config):
+        for marker in metadata:
+            if isinstance(marker, InUnit | CountOf):
+                units[key] = str(marker.unit)
+    return units
+
+
+def differences(a: RunConfig, b: RunConfig) -> list[str]:
+    """Lines "key: run has X, command asks Y" for the run's config `a` and the command's `b`.
+
+    Fields with a unit differ by value, so that "1 θ.trunk" and "1.0 theta.trunk" are the same.
+    """
+    has, asks = ({key: (value, meta) for key, value, meta in _leaves(config)} for config in (a, b))
+    lines = []
+    for key in dict.fromkeys([*has, *asks]):
+        if key in has and key in asks and _comparable(*has[key]) == _comparable(*asks[key]):
+            continue
+        old, new = (shown(side[key][0]) if key in side else "no such key" for side in (has, asks))
+        lines.append(f"{key}: run has {old}, command asks {new}")
+    return lines
+
+
+def _comparable(value: Any, metadata: Sequence[Any]) -> Any:
+    in_unit = next((m for m in metadata if isinstance(m, InUnit)), None)
+    return value if in_unit is None else in_unit.value(value)
+
+
+def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
+    """(dotted key, value, what its type is annotated with) of every field that is not a section."""
+    for name, info in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value, value_type(info).metadata

@@ -1,0 +1,82 @@
+"""The data term: −Σ nll over labels and world tokens, each label paid for once (design §2).
+
+The intended head explains the labels of trusted rows, the instrumental head the person's answers on untrusted rows,
+the trunk's readout the world tokens. Axes: B rows, L positions, T target channels, K answers, V classes.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from honest.objective.predictions import Counts, Predictions, Predictor, Rows, RowSets, sum_over_rows
+from honest.params import Params
+from honest.units import Quantity, example, mean, nat, term, token, total
+
+
+def label_nll(logits_BxK: jax.Array, label_B: jax.Array) -> Quantity:
+    """−log p(label) of each row in nat, shape (B,); 0 where the label is −1 (unlabelled or padding)."""
+    log_p_BxK = jax.nn.log_softmax(logits_BxK)
+    chosen_B = jnp.take_along_axis(log_p_BxK, jnp.maximum(label_B, 0)[:, None], axis=1)[:, 0]
+    return Quantity(jnp.where(label_B >= 0, -chosen_B, 0.0), nat)
+
+
+def world_nll(logits_BxLxTxV: jax.Array, targets_BxLxT: jax.Array) -> Quantity:
+    """−log p(target) of each world token in nat, shape (B, L, T); 0 where the target is −1 (no token there)."""
+    log_p_BxLxTxV = jax.nn.log_softmax(logits_BxLxTxV)
+    index_BxLxTx1 = jnp.maximum(targets_BxLxT, 0)[..., None]
+    chosen_BxLxT = jnp.take_along_axis(log_p_BxLxTxV, index_BxLxTx1, axis=-1)[..., 0]
+    return Quantity(jnp.where(targets_BxLxT >= 0, -chosen_BxLxT, 0.0), nat)
+
+
+def data_nats(predictions: Predictions, sets: RowSets, counts: Counts) -> dict[str, Quantity]:
+    """Whole-set negative log-likelihoods by the group that pays, in nat, estimated from the rows of `sets`.
+
+    N · mean: example · nat/example for labels, token · nat/token for world data. Where `sets` holds the whole
+    populations this is the exact sum.
+    """
+    nats: dict[str, Quantity] = {}
+    if sets.trusted is not None and predictions.trusted is not None:
+        with term("data.intended_head"):
+            nll_B = label_nll(predictions.trusted.intended_BxK, sets.trusted.label_B)
+            rate = mean(nll_B, per=example, where=sets.trusted.label_B >= 0)
+            nats["intended_head"] = rate * Quantity(counts.trusted, example)
+    if sets.untrusted is not None and predictions.untrusted is not None:
+        with term("data.instrumental_head"):
+            nll_B = label_nll(predictions.untrusted.instrumental_BxK, sets.untrusted.label_B)
+            rate = mean(nll_B, per=example, where=sets.untrusted.label_B >= 0)
+            nats["instrumental_head"] = rate * Quantity(counts.untrusted, example)
+    if sets.world is not None and predictions.world is not None:
+        with term("data.trunk"):
+            targets_BxLxT = sets.world.world_targets_BxLxT
+            rate = mean(world_nll(predictions.world, targets_BxLxT), per=token, where=targets_BxLxT >= 0)
+            nats["trunk"] = rate * Quantity(counts.world_tokens, token)
+    return nats
+
+
+def whole_data_nats(predictor: Predictor, params: Params, sets: RowSets, chunk: int) -> dict[str, Quantity]:
+    """Exact −Σ nll over the whole populations in `sets` by the group that pays, in nat, `chunk` rows at a time."""
+    zero = Quantity(jnp.zeros((), jax.tree.leaves(params)[0].dtype), nat)
+
+    def trusted(rows: Rows, real_B: jax.Array) -> Quantity:
+        logits = predictor.head_logits(params, rows)
+        return total(label_nll(logits.intended_BxK, jnp.where(real_B, rows.label_B, -1)))
+
+    def untrusted(rows: Rows, real_B: jax.Array) -> Quantity:
+        logits = predictor.head_logits(params, rows)
+        return total(label_nll(logits.instrumental_BxK, jnp.where(real_B, rows.label_B, -1)))
+
+    def world(rows: Rows, real_B: jax.Array) -> Quantity:
+        targets_BxLxT = jnp.where(real_B[:, None, None], rows.world_targets_BxLxT, -1)
+        return total(world_nll(predictor.world_logits(params, rows), targets_BxLxT))
+
+    parts = {
+        "intended_head": (sets.trusted, trusted),
+        "instrumental_head": (sets.untrusted, untrusted),
+        "trunk": (sets.world, world),
+    }
+    return {
+        group: sum_over_rows(total_of, rows, chunk, zero)
+        for group, (rows, total_of) in parts.items()
+        if rows is not None
+    }

@@ -1,0 +1,82 @@
+"""One Hamiltonian move on exp(w(u)) N(u; 0, I), in whitened coordinates.
+
+The Gaussian part of the Hamiltonian ½|u|² + ½|p|² − w(u) is a rotation and is followed exactly; only the gradient of
+the log weight w is kicked (split HMC: Beskos, Pinski, Sanz-Serna & Stuart 2011; Shahbaba, Lan, Johnson & Neal 2014).
+So the acceptance rate does not fall with the number of directions that w leaves free, which at 10⁵ parameters is
+nearly all of them; plain leapfrog would need steps of D^(−1/4). One leapfrog step is the Gaussian-exact form of MALA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from honest.params import dot, squared_norm
+
+Tree = Any
+LogWeight = Callable[[Tree], jax.Array]  # u -> w(u) in nat, a bare scalar
+
+
+class Move(NamedTuple):
+    position: Tree
+    accepted: jax.Array  # bool; always True for unadjusted moves
+    acceptance: jax.Array  # min(1, exp(−ΔH)), 0 where the trajectory diverged
+
+
+def normal_like(key: jax.Array, tree: Tree) -> Tree:
+    """Independent N(0, 1) draws in the shape of `tree`, one folded key a leaf."""
+    leaves, structure = jax.tree.flatten(tree)
+    draws = [jax.random.normal(jax.random.fold_in(key, i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, draws)
+
+
+def _axpy(a: jax.Array | float, x: Tree, b: jax.Array | float, y: Tree) -> Tree:
+    return jax.tree.map(lambda x, y: a * x + b * y, x, y)
+
+
+def hamiltonian_move(
+    key: jax.Array, position: Tree, log_weight: LogWeight, step_size: jax.Array, steps: int, adjusted: bool
+) -> Move:
+    """`steps` split-leapfrog steps from a fresh momentum, with the step size jittered by ±20 %, then accept or not.
+
+    position: tree of whitened coordinates. step_size: radians of rotation a step (below 2). With `adjusted` the
+    target exp(w) N(0, I) is left exactly invariant; without it every move is taken and the bias is of order step².
+    """
+    momentum_key, jitter_key, accept_key = jax.random.split(key, 3)
+    momentum = normal_like(momentum_key, position)
+    angle = step_size * jax.random.uniform(jitter_key, (), minval=0.8, maxval=1.2, dtype=step_size.dtype)
+    value_and_grad = jax.value_and_grad(log_weight)
+    start_weight, start_grad = value_and_grad(position)
+
+    def leapfrog(carry: tuple, _: None) -> tuple[tuple, None]:
+        u, p, grad, _ = carry
+        p = _axpy(1.0, p, 0.5 * angle, grad)
+        u, p = (
+            _axpy(jnp.cos(angle), u, jnp.sin(angle), p),
+            _axpy(jnp.cos(angle), p, -jnp.sin(angle), u),
+        )
+        weight, grad = value_and_grad(u)
+        p = _axpy(1.0, p, 0.5 * angle, grad)
+        return (u, p, grad, weight), None
+
+    start = (position, momentum, start_grad, start_weight)
+    (end, end_momentum, _, end_weight), _ = jax.lax.scan(leapfrog, start, None, length=steps)
+    gained = end_weight - start_weight
+    # ½|u|² + ½|p|² before minus after, as dot products of differences: at D = 10⁵ and in float32 the two sums are
+    # equal to their last digits.
+    for before, after in ((position, end), (momentum, end_momentum)):
+        gained = gained + 0.5 * dot(_axpy(1.0, before, -1.0, after), _axpy(1.0, before, 1.0, after))
+    acceptance = jnp.where(jnp.isfinite(gained), jnp.exp(jnp.minimum(gained, 0.0)), 0.0)
+    if not adjusted:
+        return Move(end, jnp.ones((), bool), acceptance)
+    accepted = jax.random.uniform(accept_key, (), dtype=acceptance.dtype) < acceptance
+    kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, position)
+    return Move(kept, accepted, acceptance)
+
+
+def whitened_energy(position: Tree) -> jax.Array:
+    """½|u|², the second prior's cost in nat without its constant."""
+    return 0.5 * squared_norm(position)

@@ -1,0 +1,77 @@
+"""Parameter groups and the tree arithmetic on them.
+
+Parameters are a dict from group name to a tree of bare arrays: `trunk`, `intended_head`, `instrumental_head`.
+Units enter here: a distance of group g is in θ_g, where the two heads share θ.head so that they can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from honest.config import GROUP_UNITS
+from honest.units import Quantity
+
+Tree = Any
+Params = dict[str, Tree]
+
+
+def select(params: Params, groups: tuple[str, ...]) -> Params:
+    return {group: params[group] for group in groups}
+
+
+def dimension(tree: Tree) -> int:
+    """Number of coordinates of a tree (static)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def squared_norm(tree: Tree) -> jax.Array:
+    """Σ x², a scalar in the square of the tree's unit."""
+    return sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(()))
+
+
+def dot(a: Tree, b: Tree) -> jax.Array:
+    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)), start=jnp.zeros(()))
+
+
+def difference(a: Tree, b: Tree) -> Tree:
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def squared_distance(params: Params, centre: Params, group: str) -> Quantity:
+    """d²_g = Σ (θ_g − c_g)², in θ_g²."""
+    return Quantity(squared_norm(difference(params[group], centre[group])), GROUP_UNITS[group] ** 2)
+
+
+def head_distance(params: Params) -> Quantity:
+    """Euclidean distance between the two heads, in θ.head."""
+    gap = squared_norm(difference(params["intended_head"], params["instrumental_head"]))
+    return Quantity(jnp.sqrt(gap), GROUP_UNITS["intended_head"])
+
+
+def head_cosine(params: Params) -> jax.Array:
+    """Cosine of the angle between the two heads' parameter vectors; 0 where one of them is zero."""
+    a, b = params["intended_head"], params["instrumental_head"]
+    scale = jnp.sqrt(squared_norm(a) * squared_norm(b))
+    return jnp.where(scale > 0, dot(a, b) / jnp.where(scale > 0, scale, 1.0), 0.0)
+
+
+def resample(centre: Params, whitened: Params, stddev: Mapping[str, float], others: Params) -> Params:
+    """θ with θ_g = c_g + σ_g u_g for every resampled group (the keys of `whitened`), and `others` elsewhere."""
+    moved = {
+        group: jax.tree.map(lambda c, u, s=stddev[group]: c + s * u, centre[group], whitened[group])
+        for group in whitened
+    }
+    return {**others, **moved}
+
+
+def whiten(params: Params, centre: Params, stddev: Mapping[str, float], groups: tuple[str, ...]) -> Params:
+    """u_g = (θ_g − c_g)/σ_g, dimensionless: the inverse of `resample`."""
+    return {
+        group: jax.tree.map(lambda t, c, s=stddev[group]: (t - c) / s, params[group], centre[group])
+        for group in groups
+    }

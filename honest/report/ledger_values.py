@@ -1,0 +1,130 @@
+"""The ledger of a state over the whole declared sets, and a sampled log Z with its two bounds."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from honest.config import LogPartitionEvaluation
+from honest.objective.consistency import consistency_nats, whole_violation
+from honest.objective.data_loss import whole_data_nats
+from honest.objective.ledger import Entry, ledger
+from honest.objective.log_partition.annealed import LogPartition, annealed
+from honest.objective.log_partition.moves import whitened_energy
+from honest.objective.log_posterior import ObjectiveTerms
+from honest.objective.predictions import RowSets
+from honest.params import Tree
+from honest.report.answers import chain_params
+from honest.train import phases
+from honest.train.spec import StageSpec
+from honest.train.stage import Stage
+from honest.train.state import TrainState
+from honest.train.terms import first_prior, prior_constants, second_prior
+from honest.units import Quantity, disagreement, example, nat
+
+LN2 = math.log(2.0)
+
+
+class LedgerValues(NamedTuple):
+    """rows and total in nat; log_partition: what the row −log Z was taken from. C̄ in disagreement/example."""
+
+    rows: list[Entry]
+    total: float
+    violation: float
+    multiplier: float
+    log_partition: float
+
+
+def sampled_log_partition(
+    stage: Stage, state: TrainState, settings: LogPartitionEvaluation, key: jax.Array
+) -> LogPartition:
+    """log Z(θ1) in nat at the state's λ over the whole consistency population, bounded from both sides."""
+    spec = stage.spec
+    assert spec.prior is not None and state.prior is not None
+    like = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
+
+    @jax.jit
+    def estimate(key: jax.Array, state: TrainState, sets: RowSets, position: Tree) -> LogPartition:
+        assert state.prior is not None
+        target = phases.log_weight(
+            spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=False, whole=True
+        )
+        return annealed(
+            key,
+            target,
+            position,
+            position,
+            particles=settings.particles,
+            temperatures=settings.temperatures,
+            leapfrog=settings.leapfrog_steps,
+            step_size=settings.step_size,
+            tail_probability=settings.tail_probability,
+        )
+
+    return LogPartition(*(np.asarray(x, np.float64) for x in estimate(key, state, stage.sets, like)))
+
+
+def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:
+    """The terms over the whole sets at the first chain, with −log Z as the modes claim it (0 for chains); and C̄."""
+    prior = spec.prior
+    assert prior is not None and state.prior is not None
+    weight = state.prior.multiplier.value
+    theta = chain_params(spec, state, 0)
+    centre = phases.centre(prior, state.params, state.held)
+    violation = whole_violation(spec.predictor, theta, sets.consistency, prior.divergence, prior.phases.chunk_rows)
+    data = whole_data_nats(spec.predictor, theta, sets, prior.phases.chunk_rows)
+    log_partition = Quantity(jnp.zeros((), weight.dtype), nat)
+    if prior.phases.kind != "chains":
+        u = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
+        target = phases.log_weight(spec, state.params, state.held, weight, sets, with_data=False, whole=True)
+        claim = target(u) - whitened_energy(u)
+        if state.prior.volume is not None:
+            claim = claim + state.prior.volume.negative
+        log_partition = Quantity(-claim, nat)
+    terms = ObjectiveTerms(
+        data={group: -nats for group, nats in data.items()},
+        first_prior=first_prior(prior, state.params, state.held),
+        second_prior=second_prior(prior, theta, centre),
+        constants=prior_constants(prior, state.held),
+        consistency=-consistency_nats(Quantity(weight, nat / disagreement), violation, spec.counts.consistency),
+        log_partition=log_partition,
+    )
+    return terms, violation
+
+
+class LedgerReader:
+    """Compiled once for a stage; reads the ledger of its states to the host."""
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self._terms = jax.jit(lambda state, sets: whole_terms(stage.spec, state, sets))
+
+    def __call__(self, state: TrainState, log_partition: float | None) -> LedgerValues:
+        """log_partition: log Z in nat that the row −log Z states; None takes the modes' own claim."""
+        assert state.prior is not None
+        terms, violation = jax.device_get(self._terms(state, self.stage.sets))
+        if log_partition is not None:
+            terms = terms._replace(log_partition=Quantity(np.float64(-log_partition), nat))
+        rows, total = ledger(terms)
+        return LedgerValues(
+            rows=rows,
+            total=total,
+            violation=float(violation.to(disagreement / example)),
+            multiplier=float(state.prior.multiplier.value),
+            log_partition=-float(terms.log_partition.to(nat)),
+        )
+
+
+def ledger_scalars(values: LedgerValues) -> dict[str, float]:
+    """`ledger/*_bits` by term and group, and their total."""
+    scalars = {f"ledger/{row.term}_{row.group.replace(' ', '_')}_bits": row.nats / LN2 for row in values.rows}
+    return {**scalars, "ledger/total_bits": values.total / LN2}
+
+
+def bits_spent(values: LedgerValues) -> float:
+    """The prior terms in bits, constants excluded (design §2)."""
+    return -sum(row.nats for row in values.rows if row.term in ("first_prior", "second_prior")) / LN2

@@ -1,0 +1,162 @@
+"""A whole run: its stages in order, each resumed where it stopped; and what can be asked of a finished one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from honest.config import RunConfig
+from honest.config_io import dump_config
+from honest.data.tasks import build_task
+from honest.errors import UserError
+from honest.params import Params
+from honest.report.answers import Answers
+from honest.report.divergence import row_divergences
+from honest.report.evaluator import Evaluator, method_names
+from honest.report.final import Final, conclude, summary, text
+from honest.report.ledger_values import LN2
+from honest.report.plots import heads_figure
+from honest.train.checkpoint import Checkpoints
+from honest.train.events import EventLog, custom_scalars_layout
+from honest.train.loop import replicated, run_stage
+from honest.train.run_directory import SUMMARY, RunDirectory, environment, write_new
+from honest.train.sharding import make_mesh
+from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
+from honest.train.stages import make_stage
+from honest.train.state import TrainState
+
+
+def start(config: RunConfig) -> tuple[Run, Evaluator]:
+    """Task, model and mesh of a config. Sets JAX's precision, which is the process's, from the config."""
+    jax.config.update("jax_enable_x64", config.precision == "float64")
+    mesh = make_mesh(config.parallel.devices)
+    run = make_run(config, build_task(config.task), mesh)
+    return run, Evaluator(run)
+
+
+def train(config: RunConfig, directory: RunDirectory, stop_requested: Callable[[], bool]) -> None:
+    """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`."""
+    with directory.lock():
+        resumed = directory.prepare(config)
+        print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
+        run, evaluator = start(config)
+        print(run.task.description, flush=True)
+        events = EventLog(directory.path)
+        custom_scalars_layout(events)
+        events.text("config", f"```\n{dump_config(config)}\n```", 0)
+        stages: dict[str, Stage] = {}
+        states: dict[str, TrainState] = {}
+        for name in ORDER:
+            results = {done: state.params for done, state in states.items()}
+            stages[name] = make_stage(run, name, results)
+            states[name] = run_one(run, stages[name], directory, events, evaluator, stop_requested)
+            if name == TRUNK:
+                evaluator.set_trunk(states[TRUNK].params["trunk"])
+        events.close()
+        print("sampling log Z from both sides …", flush=True)
+        final = conclude(evaluator, stages, states)
+        report(final, config, directory)
+
+
+def run_one(
+    run: Run,
+    stage: Stage,
+    directory: RunDirectory,
+    events: EventLog,
+    evaluator: Evaluator,
+    stop_requested: Callable[[], bool],
+) -> TrainState:
+    config = run.config
+    checkpoints = Checkpoints(directory.checkpoints(stage.spec.name), config.checkpoint.keep)
+    try:
+        return run_stage(
+            stage,
+            run.mesh,
+            checkpoints,
+            events,
+            burn_in=config.objective.phases.burn_in_steps,
+            checkpoint_every=config.checkpoint.every,
+            evaluate_every=config.evaluation.every,
+            log_every=config.evaluation.log_every,
+            evaluate=evaluator,
+            stop_requested=stop_requested,
+        )
+    finally:
+        checkpoints.close()
+
+
+def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:
+    if not (directory / SUMMARY).exists():
+        figures = directory / "figures"
+        figures.mkdir(exist_ok=True)
+        heads_figure(figures / "heads.png", final.scores, f"{config.name}, seed {config.seed}")
+        write_new(
+            directory / SUMMARY,
+            json.dumps(summary(final, config, environment()), indent=2, ensure_ascii=False),
+        )
+    print(text(final, config))
+    print(f"\nResults: {directory / SUMMARY}   Figure: {directory / 'figures' / 'heads.png'}")
+    print(f"TensorBoard: tensorboard --logdir {directory.path}")
+
+
+def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evaluator, dict, dict]:
+    """Run, evaluator, stages and newest committed states of the stages `names` (and the trunk's).
+
+    UserError: a stage has no committed checkpoint yet.
+    """
+    config = directory.config()
+    run, evaluator = start(config)
+    stages: dict[str, Stage] = {}
+    states: dict[str, TrainState] = {}
+    trunk: Params | None = None
+    for name in ORDER:
+        if name != TRUNK and name not in names:
+            continue
+        checkpoints = Checkpoints(directory.checkpoints(name), config.checkpoint.keep)
+        latest = checkpoints.latest()
+        if latest is None:
+            raise UserError(
+                f"{directory.path}: stage {name} has no checkpoint yet; finish the run with honest train"
+            )
+        stages[name] = make_stage(run, name, {} if trunk is None else {TRUNK: trunk})
+        state, _ = checkpoints.restore(latest, jax.eval_shape(stages[name].init))
+        states[name] = jax.device_put(state, replicated(run.mesh))
+        if name == TRUNK:
+            trunk = states[TRUNK].params
+            evaluator.set_trunk(trunk["trunk"])
+    return run, evaluator, stages, states
+
+
+def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
+    """Scores a run's newest checkpoints again and prints the report; `json_path`: a new file for the summary."""
+    if json_path is not None and json_path.exists():
+        raise UserError(f"{json_path} exists already; nothing is overwritten")
+    run, evaluator, stages, states = restore(directory, ORDER)
+    final = conclude(evaluator, stages, states)
+    print(text(final, run.config))
+    if json_path is not None:
+        content: dict[str, Any] = summary(final, run.config, environment())
+        write_new(json_path, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def ask(directory: RunDirectory, question: str) -> str:
+    """What each head answers to a question as a person types it, with its probability, and how far they are apart."""
+    run, _, stages, states = restore(directory, (PRIOR,))
+    row = run.task.encode(question)
+    logits = Answers(run, row, 1)(stages[PRIOR].spec, states[PRIOR])
+    lines = [f"question read as: {run.task.decode(row.tokens_BxL[0])}"]
+    for name, x_1xK in zip(method_names(run.config)[PRIOR], logits, strict=True):
+        p_K = np.exp(x_1xK[0])
+        best = int(np.argmax(p_K))
+        lines.append(f"{name.removeprefix('under the prior: '):>12} head: {run.task.answers[best]}  (p = {p_K[best]:.4f})")
+    bits = row_divergences(logits)[0] / LN2
+    lines.append(f"the heads are {bits:.4g} bits apart (Jensen–Shannon divergence; 0 agree, 1 contradict)")
+    done = int(states[PRIOR].step)
+    if done < stages[PRIOR].steps:
+        lines.append(f"note: the run is not finished (step {done} of {stages[PRIOR].steps} of its last stage)")
+    return "\n".join(lines)

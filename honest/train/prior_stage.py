@@ -1,0 +1,172 @@
+"""The stage of the full objective: its numbers out of their units, its populations, and the phases' starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from honest.config import GROUP_UNITS, GROUPS, RunConfig
+from honest.data.batch import Task
+from honest.data.loader import to_device
+from honest.objective.log_partition.volume import choose_volume_rows
+from honest.objective.predictions import Counts, RowSets
+from honest.params import Params, whiten
+from honest.train import multiplier as multipliers
+from honest.train import optimizer as optimizers
+from honest.train import phases
+from honest.train.predictor import TokenPredictor
+from honest.train.sharding import replicate
+from honest.train.spec import PhaseSettings, PriorSpec, StageSpec
+from honest.train.stage import PRIOR, Run, Stage, assemble, fresh_state, labelled_rows, stage_optimizer
+from honest.train.state import Held, PriorState, TrainState, VolumeState
+from honest.units import disagreement, example, nat, parse_quantity
+
+
+def prior_spec(config: RunConfig) -> PriorSpec:
+    """The objective's numbers, out of their units: σ in θ_g, ε in disagreement/example, λ in nat/disagreement."""
+    objective, settings, rule = config.objective, config.objective.phases, config.objective.multiplier
+
+    def stddevs(model) -> dict[str, float]:
+        return {group: float(parse_quantity(getattr(model, group)).to(GROUP_UNITS[group])) for group in GROUPS}
+
+    def exchange(text: str) -> float:
+        return float(parse_quantity(text).to(nat / disagreement))
+
+    return PriorSpec(
+        staging=objective.staging,
+        first_stddev=stddevs(objective.first_prior),
+        second_stddev=stddevs(objective.second_prior),
+        divergence=objective.consistency.divergence,
+        multiplier=multipliers.MultiplierRule(
+            update=rule.update,
+            tolerance=float(parse_quantity(rule.tolerance).to(disagreement / example)),
+            initial=exchange(rule.initial),
+            minimum=exchange(rule.minimum),
+            maximum=exchange(rule.maximum),
+            rate=rule.rate,
+            proportional_rate=rule.proportional_rate,
+            ema=rule.ema,
+            warmup_steps=rule.warmup_steps,
+        ),
+        phases=PhaseSettings(
+            kind=settings.kind,
+            learning_rate=settings.learning_rate,
+            volume_every=settings.volume_every,
+            chains=settings.chains,
+            leapfrog_steps=settings.leapfrog_steps,
+            step_size=settings.step_size,
+            target_accept=settings.target_accept,
+            adjusted=settings.adjusted,
+            chunk_rows=settings.chunk_rows,
+        ),
+    )
+
+
+def prior_sets(config: RunConfig, task: Task) -> RowSets:
+    """The declared populations of the full objective, on the device."""
+    splits = task.splits
+    population = config.objective.consistency.population
+    agreement = jax.tree.map(lambda leaf: leaf[:population], splits.trusted)
+    answered = splits.untrusted if config.objective.supervision.instrumental == "untrusted" else None
+    return RowSets(
+        trusted=to_device(splits.trusted),
+        untrusted=None if answered is None else to_device(answered),
+        world=to_device(splits.world),
+        consistency=to_device(agreement),
+    )
+
+
+def prior_counts(sets: RowSets) -> Counts:
+    assert sets.world is not None and sets.consistency is not None
+    return Counts(
+        trusted=labelled_rows(sets.trusted),
+        untrusted=labelled_rows(sets.untrusted),
+        world_tokens=int(np.sum(np.asarray(sets.world.world_targets_BxLxT) >= 0)),
+        consistency=sets.consistency.label_B.shape[0],
+    )
+
+
+def prior_stage(run: Run, trained_trunk: Params) -> Stage:
+    config = run.config
+    prior, sets = prior_spec(config), prior_sets(config, run.task)
+    counts = prior_counts(sets)
+    spec = StageSpec(
+        name=PRIOR,
+        predictor=TokenPredictor(run.model),
+        trained=prior.trained,
+        counts=counts,
+        examples=counts.labels,
+        optimizer=stage_optimizer(config.stages.prior),
+        prior=prior,
+    )
+    settings = optimizers.OptimizerSettings(
+        learning_rate=prior.phases.learning_rate,
+        weight_decay=0.0,  # the second prior is the only pull towards the centre
+        warmup_steps=0,
+        schedule=config.stages.prior.optimizer.schedule,
+        clip_norm=float("inf"),
+    )
+    mode_optimizer = optimizers.build(settings, config.stages.prior.steps)
+    laplace = prior.phases.kind == "laplace"
+
+    def held() -> Held:
+        fresh = run.anchor()
+        start = {**fresh, "trunk": trained_trunk}
+        return Held(anchor=start if config.objective.anchor == "trained" else fresh, start=start)
+
+    def starts() -> Params:
+        """Whitened starts, leading axis 2: the priors' centre, and the trained trunk."""
+        at = held()
+        params = {group: at.anchor[group] for group in prior.trained}
+        c = phases.centre(prior, params, at)
+        trained = whiten({**at.anchor, "trunk": trained_trunk}, c, prior.second_stddev, prior.resampled)
+        return jax.tree.map(lambda leaf: jnp.stack([jnp.zeros_like(leaf), leaf]), trained)
+
+    def init() -> TrainState:
+        at = held()
+        params = {group: at.anchor[group] for group in prior.trained}
+        chosen = jax.tree.map(lambda leaf: leaf[_particles(prior)], starts())
+        phase = phases.init_phase(chosen, prior, mode_optimizer)
+        zero = jnp.zeros((), run.dtype)
+        volume = VolumeState(jax.tree.map(jnp.zeros_like, params), zero, zero) if laplace else None
+        multiplier = multipliers.init(prior.multiplier, run.dtype)
+        return fresh_state(run, spec, params, at, PriorState(phase, jax.tree.map(jnp.copy, phase), multiplier, volume))
+
+    rows = config.objective.phases.volume_rows
+    chosen = choose_volume_rows(sets, rows, config.seed) if laplace else None
+    return assemble(
+        run,
+        spec,
+        sets,
+        init,
+        volume=None if chosen is None else replicate(chosen, run.mesh),
+        mode_optimizer=mode_optimizer,
+        starts=starts,
+    )
+
+
+def _particles(prior: PriorSpec) -> np.ndarray:
+    """Which start each particle takes before burn-in: one mode, or the chains in turn."""
+    return np.arange(prior.phases.chains) % 2 if prior.phases.kind == "chains" else np.zeros(1, int)
+
+
+def settling(stage: Stage) -> Stage:
+    """The stage with stage one and λ frozen, for the phases' burn-in: by the same train step."""
+    prior = stage.spec.prior
+    assert prior is not None
+    frozen_rule = replace(prior.multiplier, warmup_steps=np.iinfo(np.int32).max)
+    settings = prior.phases if prior.phases.kind == "chains" else replace(prior.phases, kind="points")
+    frozen = replace(prior, multiplier=frozen_rule, phases=settings)
+    spec = replace(stage.spec, prior=frozen, optimizer=optax.set_to_zero())
+    return replace(stage, spec=spec, volume=None)
+
+
+def with_particles(state: TrainState, whitened: Params, stage: Stage) -> TrainState:
+    """Both phases at these particles (leading axis C), with fresh optimisers."""
+    assert stage.spec.prior is not None and state.prior is not None
+    phase = phases.init_phase(whitened, stage.spec.prior, stage.mode_optimizer)
+    return state._replace(prior=state.prior._replace(positive=phase, negative=jax.tree.map(jnp.copy, phase)))

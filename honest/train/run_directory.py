@@ -1,0 +1,136 @@
+"""A run directory: what it holds, and the rule that nothing in it is ever overwritten.
+
+    config.yaml       the resolved config            checkpoints/<n>_<stage>/   orbax
+    units.json        the unit of every field        events.out.tfevents.*      TensorBoard
+    environment.json  versions, device, commit       summary.json, figures/     the results, once there are any
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from honest.config import RunConfig
+from honest.config_io import differences, dump_config, load_config, unit_table
+from honest.errors import UserError
+from honest.train.stage import ORDER
+
+CONFIG, UNITS, ENVIRONMENT, SUMMARY, LOCK = (
+    "config.yaml",
+    "units.json",
+    "environment.json",
+    "summary.json",
+    ".lock",
+)
+PACKAGES = ("honest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorboardX")
+
+
+class RunDirectory:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def checkpoints(self, stage: str) -> Path:
+        return self.path / "checkpoints" / f"{ORDER.index(stage)}_{stage}"
+
+    def prepare(self, config: RunConfig) -> bool:
+        """Makes the directory for `config`, or checks that it holds a run of the same one; True if it did.
+
+        UserError: it holds a run of another config (the keys that differ are named), or files of something else.
+        """
+        if not (self / CONFIG).exists():
+            if self.path.exists() and any(item.name != LOCK for item in self.path.iterdir()):
+                raise UserError(f"{self.path} has files but no {CONFIG}: not a run. Name another --workdir")
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_new(self / UNITS, json.dumps(unit_table(config), indent=2, ensure_ascii=False))
+            write_new(self / ENVIRONMENT, json.dumps(environment(), indent=2))
+            write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
+            return False
+        changed = differences(self.config(), config)
+        if changed:
+            listed = "\n  ".join(changed)
+            raise UserError(
+                f"{self.path} holds a run of another config; nothing was changed there.\n  {listed}\n"
+                "Name another --workdir, or give the run's own config to resume it."
+            )
+        resumed = sum(1 for _ in self.path.glob("environment.resumed-*.json")) + 1
+        write_new(self / f"environment.resumed-{resumed}.json", json.dumps(environment(), indent=2))
+        return True
+
+    def config(self) -> RunConfig:
+        """The run's config. UserError: there is no run here, or its units are not those of this version."""
+        if not (self / CONFIG).exists():
+            raise UserError(f"{self.path} is not a run directory: it has no {CONFIG}")
+        config = load_config(self / CONFIG).config
+        saved = json.loads((self / UNITS).read_text(encoding="utf-8"))
+        current = unit_table(config)
+        if saved != current:
+            keys = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]
+            listed = "\n  ".join(f"{key}: saved {saved.get(key)}, now {current.get(key)}" for key in keys)
+            raise UserError(f"{self / UNITS}: the run was saved in other units\n  {listed}")
+        return config
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """One process at a time may write here; UserError if another one does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self / LOCK).open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{self.path}: another process is training this run") from error
+            yield
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a file that must not exist yet, whole or not at all."""
+    if path.exists():
+        raise UserError(f"{path} exists already; nothing is overwritten")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run it again: versions, device, commit and command."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
+        "processors": os.cpu_count(),
+        "commit": commit(),
+        "command": " ".join(["honest", *sys.argv[1:]]),
+    }
+
+
+def commit() -> str:
+    """The source's git commit, marked if files differ from it; "unknown" outside a git checkout."""
+    source = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=source,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return described.stdout.strip()

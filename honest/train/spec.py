@@ -1,0 +1,65 @@
+"""The static description of a stage: what `train_step` closes over. No arrays, and no config below this line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import optax
+
+from honest.config import GROUPS
+from honest.objective.predictions import Counts, Predictor
+from honest.train.multiplier import MultiplierRule
+
+HEADS = ("intended_head", "instrumental_head")
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """How both phases are followed (always alike). learning_rate and step_size are in whitened units."""
+
+    kind: Literal["points", "laplace", "chains"]
+    learning_rate: float
+    volume_every: int
+    chains: int
+    leapfrog_steps: int
+    step_size: float
+    target_accept: float
+    adjusted: bool
+    chunk_rows: int
+
+
+@dataclass(frozen=True)
+class PriorSpec:
+    """The part of the objective beyond the data. Standard deviations by group, each in that group's θ."""
+
+    staging: Literal["heads_then_trunk", "all"]
+    first_stddev: Mapping[str, float]
+    second_stddev: Mapping[str, float]
+    divergence: str
+    multiplier: MultiplierRule
+    phases: PhaseSettings
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Stage one: chosen around the anchor."""
+        return HEADS if self.staging == "heads_then_trunk" else GROUPS
+
+    @property
+    def resampled(self) -> tuple[str, ...]:
+        """Stage two: drawn around its centre in both phases."""
+        return ("trunk",) if self.staging == "heads_then_trunk" else GROUPS
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """examples: what the loss is divided by to be in nat/example. prior None: maximum likelihood of the data term."""
+
+    name: str
+    predictor: Predictor
+    trained: tuple[str, ...]
+    counts: Counts
+    examples: int
+    optimizer: optax.GradientTransformation
+    prior: PriorSpec | None

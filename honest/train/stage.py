@@ -1,0 +1,137 @@
+"""What a stage is, and what all stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from honest.baselines import plain_heads, single_head, truth_ceiling
+from honest.baselines.method import Method
+from honest.config import RunConfig, StageConfig
+from honest.data.batch import Batch, Task
+from honest.model.two_head import Model, build
+from honest.objective.log_partition.volume import VolumeRows
+from honest.objective.predictions import RowSets
+from honest.params import Params
+from honest.train import optimizer as optimizers
+from honest.train.sharding import check_divisible, replicate
+from honest.train.spec import StageSpec
+from honest.train.state import Held, PriorState, TrainState
+
+TRUNK, PRIOR = "trunk", "prior"
+METHODS: tuple[Method, ...] = (single_head.METHOD, plain_heads.METHOD, truth_ceiling.METHOD)
+ORDER = (TRUNK, *(method.name for method in METHODS), PRIOR)
+Results = Mapping[str, Params]  # what each finished stage trained
+
+
+@dataclass(frozen=True)
+class Stage:
+    """offset: global step of its step 0. settle: followed once from `init`, before step 0 (burn-in of the phases)."""
+
+    spec: StageSpec
+    steps: int
+    offset: int
+    batch_rows: int
+    seed: int
+    sets: RowSets
+    volume: VolumeRows | None
+    mode_optimizer: optax.GradientTransformation
+    init: Callable[[], TrainState]
+    starts: Callable[[], Params] | None  # candidate starts of the phases, whitened, leading axis
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages share."""
+
+    config: RunConfig
+    task: Task
+    model: Model
+    mesh: Mesh
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return jnp.dtype(self.config.precision)
+
+    def key(self, name: str) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.config.seed), ORDER.index(name))
+
+    def anchor(self) -> Params:
+        """θ0 at initialisation, every group."""
+        return self.model.init(self.key(TRUNK))
+
+
+def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
+    model = build(
+        config.model,
+        vocabulary=task.vocabulary.size,
+        max_length=task.max_length,
+        answers=len(task.answers),
+        world_channels=task.world_channels,
+        world_classes=task.world_classes,
+        dtype=jnp.dtype(config.precision),
+    )
+    for name in ("trunk", "heads", "prior"):
+        check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
+    return Run(config, task, model, mesh)
+
+
+def stage_steps(config: RunConfig, name: str) -> int:
+    return stage_config(config, name).steps
+
+
+def stage_config(config: RunConfig, name: str) -> StageConfig:
+    return getattr(config.stages, name if name in (TRUNK, PRIOR) else "heads")
+
+
+def stage_optimizer(config: StageConfig) -> optax.GradientTransformation:
+    settings = config.optimizer
+    return optimizers.build(
+        optimizers.OptimizerSettings(
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            warmup_steps=settings.warmup_steps,
+            schedule=settings.schedule,
+            clip_norm=settings.clip_norm,
+        ),
+        config.steps,
+    )
+
+
+def labelled_rows(batch: Batch | None) -> int:
+    return 0 if batch is None else int(np.sum(np.asarray(batch.label_B) >= 0))
+
+
+def assemble(run: Run, spec: StageSpec, sets: RowSets, init: Callable[[], TrainState], **phase: Any) -> Stage:
+    name = spec.name
+    config = stage_config(run.config, name)
+    offset = sum(stage_steps(run.config, earlier) for earlier in ORDER[: ORDER.index(name)])
+    fields = {"volume": None, "mode_optimizer": optax.identity(), "starts": None, **phase}
+    return Stage(
+        spec=spec,
+        steps=config.steps,
+        offset=offset,
+        batch_rows=config.batch_rows,
+        seed=run.config.seed * len(ORDER) + ORDER.index(name),
+        sets=replicate(sets, run.mesh),
+        init=lambda: replicate(init(), run.mesh),
+        **fields,
+    )
+
+
+def fresh_state(run: Run, spec: StageSpec, params: Params, held: Held, prior: PriorState | None) -> TrainState:
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=run.key(spec.name),
+        params=params,
+        optimizer=spec.optimizer.init(params),
+        held=held,
+        prior=prior,
+    )

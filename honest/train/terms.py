@@ -1,0 +1,166 @@
+"""The scalar that a stage minimises: −log posterior, written so that one gradient serves stage one and both phases.
+
+A stage with a prior minimises −log posterior over stage one (θ1) while the two phases are followed. One scalar serves
+all of it, because the log posterior is a saddle: with θ2 = c + σu₊ in the data, the second prior and the consistency
+term, and −log Z written through its negative phase as  min_u₋ [λ N_c C̄(c + σu₋) + ½|u₋|²],
+
+    ∂/∂u₊ of −log p  is the positive mode's descent direction,
+    ∂/∂u₋ of −log p  is minus the negative mode's descent direction (the negative phase climbs the loss),
+    ∂/∂θ1 of −log p  is − ∂ first prior + E₊[∂(data + λ N_c C̄)] − E₋[∂(λ N_c C̄)]            (heads, not resampled)
+                        − ∂ first prior − Σ2⁻¹(E₊[θ2] − θ1) − λ N_c E₋[∂C̄]                  (resampled groups, `all`)
+
+(design §2, "Two phases"). θ2 holds a stop-gradient of c, which gives the positive phase the shift form; θ' moves
+with c, which gives the negative phase the force form. λ is updated by this forward pass's violation before it weights the
+gradient, and no gradient flows through it, inside log Z least of all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from honest.config import GROUP_UNITS
+from honest.objective.consistency import DIVERGENCES, consistency_nats, violation_rate
+from honest.objective.data_loss import data_nats
+from honest.objective.log_partition.moves import whitened_energy
+from honest.objective.log_posterior import ObjectiveTerms, log_posterior
+from honest.objective.parameter_prior import gaussian_constant, gaussian_nats
+from honest.objective.predictions import Predictions, RowSets, predict
+from honest.params import Params, Tree, dimension, resample, squared_distance
+from honest.train import multiplier as multipliers
+from honest.train import phases
+from honest.train.multiplier import MultiplierState
+from honest.train.spec import PriorSpec, StageSpec
+from honest.train.state import Held
+from honest.units import Quantity, density, disagreement, example, mean, nat, one
+
+POSITIVE, NEGATIVE = "positive", "negative"  # names of u₊ and u₋ among the differentiated variables
+VARIABLE_UNITS = {**GROUP_UNITS, POSITIVE: one, NEGATIVE: one}
+Metrics = dict[str, jax.Array]
+
+
+class Forward(NamedTuple):
+    """What the loss hands on beside its value."""
+
+    terms: ObjectiveTerms
+    multiplier: MultiplierState | None
+    weight: jax.Array  # λ of this step, nat/disagreement, bare
+    metrics: Metrics
+
+
+def prior_terms(
+    spec: StageSpec,
+    prior: PriorSpec,
+    variables: Params,
+    held: Held,
+    multiplier: MultiplierState,
+    step: jax.Array,
+    batch: RowSets,
+) -> Forward:
+    """The five terms at θ1 = the trained groups of `variables`, θ2 at u₊ and θ' at u₋, estimated from `batch`."""
+    params = {group: variables[group] for group in spec.trained}
+    c = phases.centre(prior, params, held)
+    fixed_c = jax.lax.stop_gradient(c)
+
+    def positive(u: Tree) -> tuple:
+        theta2 = resample(fixed_c, u, prior.second_stddev, params)
+        predictions = predict(spec.predictor, theta2, batch)
+        second = second_prior(prior, theta2, c)
+        return (
+            data_nats(predictions, batch, spec.counts),
+            second,
+            violation_rate(predictions, prior.divergence),
+        )
+
+    def negative(u: Tree) -> tuple:
+        agreement = RowSets(None, None, None, batch.consistency)
+        predictions = predict(spec.predictor, resample(c, u, prior.second_stddev, params), agreement)
+        return violation_rate(predictions, prior.divergence), Quantity(whitened_energy(u), nat)
+
+    data_C, second_C, violation_C = jax.vmap(positive)(variables[POSITIVE])
+    negative_violation_C, distance_C = jax.vmap(negative)(variables[NEGATIVE])
+    average = lambda tree: {group: mean(quantity) for group, quantity in tree.items()}  # noqa: E731
+    violation = mean(violation_C)
+    new_multiplier, weight = multipliers.update(
+        prior.multiplier, multiplier, violation.to(disagreement / example), step
+    )
+    exchange = Quantity(jax.lax.stop_gradient(weight), nat / disagreement)
+    agreement_cost = consistency_nats(exchange, violation, spec.counts.consistency)
+    negative_cost = consistency_nats(exchange, mean(negative_violation_C), spec.counts.consistency)
+    negative_energy = negative_cost + mean(distance_C)
+    terms = ObjectiveTerms(
+        data={group: -nats for group, nats in average(data_C).items()},
+        first_prior=first_prior(prior, params, held),
+        second_prior=average(second_C),
+        constants=prior_constants(prior, held),
+        consistency=-agreement_cost,
+        log_partition=negative_energy,  # −log Z ≈ the negative mode's energy; the volume joins in `metrics`
+    )
+    metrics = {"divergence/batch_consistency": violation.to(disagreement / example)}
+    if prior.phases.kind != "chains":
+        # log Z_D of the modes: minus the positive mode's energy.
+        alone = terms._replace(first_prior={}, constants={}, log_partition=Quantity(0.0, nat))
+        metrics["phases/log_partition_data_claim_nats"] = log_posterior(alone).to(nat)
+    return Forward(terms, new_multiplier, weight, metrics)
+
+
+def first_prior(prior: PriorSpec, params: Params, held: Held) -> dict[str, Quantity]:
+    return {
+        group: density(
+            gaussian_nats(
+                squared_distance(params, held.anchor, group),
+                Quantity(prior.first_stddev[group], GROUP_UNITS[group]),
+                f"first_prior.{group}",
+            ),
+            f"θ1.{group}",
+        )
+        for group in prior.trained
+    }
+
+
+def second_prior(prior: PriorSpec, theta2: Params, centre: Params) -> dict[str, Quantity]:
+    return {
+        group: density(
+            gaussian_nats(
+                squared_distance(theta2, centre, group),
+                Quantity(prior.second_stddev[group], GROUP_UNITS[group]),
+                f"second_prior.{group}",
+            ),
+            f"θ2.{group}",
+        )
+        for group in prior.resampled
+    }
+
+
+def prior_constants(prior: PriorSpec, held: Held) -> dict[str, Quantity]:
+    """Both priors' −(D/2) log 2πσ²/u² by stage and group, in nat; they depend on nothing that is trained."""
+    stages = (
+        ("first", prior.trained, prior.first_stddev),
+        ("second", prior.resampled, prior.second_stddev),
+    )
+    return {
+        f"{name} {group}": gaussian_constant(
+            dimension(held.anchor[group]), Quantity(stddev[group], GROUP_UNITS[group]), GROUP_UNITS[group]
+        )
+        for name, groups, stddev in stages
+        for group in groups
+    }
+
+
+def data_terms(spec: StageSpec, variables: Params, held: Held, batch: RowSets) -> Forward:
+    """A stage without a prior: the data term alone; groups that are not trained are held where they start."""
+    predictions = predict(spec.predictor, {**held.start, **variables}, batch)
+    data = {group: -nats for group, nats in data_nats(predictions, batch, spec.counts).items()}
+    zero = Quantity(0.0, nat)
+    terms = ObjectiveTerms(data, {}, {}, {}, consistency=zero, log_partition=zero)
+    return Forward(terms, None, jnp.zeros(()), batch_divergence(predictions))
+
+
+def batch_divergence(predictions: Predictions) -> Metrics:
+    """Mean Jensen–Shannon divergence of the heads over the labelled rows of the batch, in nats."""
+    logits = predictions.untrusted if predictions.untrusted is not None else predictions.trusted
+    if logits is None:
+        return {}
+    return {"divergence/batch_untrusted": jnp.mean(DIVERGENCES["jensen_shannon"](*logits))}
