@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import signal
 import sys
 from collections.abc import Sequence
@@ -39,8 +40,25 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def keep_freed_memory() -> None:
+    """Asks glibc to keep the ~100 MB that each CPU step frees, which else are mapped and zeroed anew every step.
+
+    Measured on two cores at the quick-start's size: 40 % less processor time a step. Not glibc, or not Linux: nothing.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    arena_max, mmap_threshold, trim_threshold, top_pad = -8, -3, -1, -2  # parameters of mallopt(3)
+    settings = {arena_max: 1, mmap_threshold: 1 << 30, trim_threshold: 2**31 - 1, top_pad: 64 << 20}
+    for parameter, value in settings.items():
+        libc.mallopt(parameter, value)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         return run(options)
     except UserError as error:

@@ -28,7 +28,7 @@ from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.log_posterior import ObjectiveTerms, log_posterior
 from honest.objective.parameter_prior import gaussian_constant, gaussian_nats
 from honest.objective.predictions import Predictions, RowSets, predict
-from honest.params import Params, Tree, dimension, resample, squared_distance
+from honest.params import Params, Tree, dimension, over_particles, resample, squared_distance
 from honest.train import multiplier as multipliers
 from honest.train import phases
 from honest.train.multiplier import MultiplierState
@@ -79,8 +79,8 @@ def prior_terms(
         predictions = predict(spec.predictor, resample(c, u, prior.second_stddev, params), agreement)
         return violation_rate(predictions, prior.divergence), Quantity(whitened_energy(u), nat)
 
-    data_C, second_C, violation_C = jax.vmap(positive)(variables[POSITIVE])
-    negative_violation_C, distance_C = jax.vmap(negative)(variables[NEGATIVE])
+    data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE])
+    negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE])
     average = lambda tree: {group: mean(quantity) for group, quantity in tree.items()}  # noqa: E731
     violation = mean(violation_C)
     new_multiplier, weight = multipliers.update(

@@ -68,7 +68,7 @@ def fisher_columns(p_K: jax.Array) -> jax.Array:
     if p_K.shape[0] == 2:
         root = jnp.sqrt(p_K[0] * p_K[1])
         return jnp.stack([-root, root])[:, None]
-    return jnp.sqrt(p_K) * (jnp.eye(p_K.shape[0], dtype=p_K.dtype) - p_K[:, None])
+    return jnp.sqrt(p_K)[None, :] * (jnp.eye(p_K.shape[0], dtype=p_K.dtype) - p_K[:, None])
 
 
 def sampled_column(p_V: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -79,17 +79,75 @@ def sampled_column(p_V: jax.Array, uniform: jax.Array) -> jax.Array:
     return (jax.nn.one_hot(drawn, p_V.shape[0], dtype=p_V.dtype) - p_V)[:, None]
 
 
-def _weighted_jacobian(
-    residual: Callable[[Tree, Any], jax.Array], u: Tree, rows: Any, columns_nxKxM: jax.Array
+def _gradient_rows(scalar: Callable[..., jax.Array], u: Tree, *per_row: Any) -> jax.Array:
+    """∂(scalar)/∂u of every row, (rows, D)."""
+    gradient = jax.vmap(jax.grad(scalar), in_axes=(None, *(0 for _ in per_row)))(u, *per_row)
+    count = size(per_row[0])
+    return jnp.concatenate([leaf.reshape(count, -1) for leaf in jax.tree.leaves(gradient)], axis=1)
+
+
+def _repeat(rows: Rows, columns_nxKxM: jax.Array) -> tuple[Rows, jax.Array]:
+    """Each row once for every column: rows (n·M) and column vectors (n·M, K)."""
+    n, k, m = columns_nxKxM.shape
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), rows), columns_nxKxM.swapaxes(1, 2).reshape(n * m, k)
+
+
+def head_factor(
+    predictor: Predictor,
+    place: Place,
+    u: Tree,
+    sets: RowSets,
+    counts: Counts,
+    multiplier: jax.Array,
+    divergence: str,
+    with_data: bool,
 ) -> jax.Array:
-    """Vᵀ ∂r/∂u of every row, (n·M, D). V is held fixed here, but stays differentiable in the heads outside."""
+    """A's rows that come from the heads: agreement, and for the positive phase the labels.
 
-    def project(v: Tree, row: Any, columns_KxM: jax.Array) -> jax.Array:
-        return columns_KxM.T @ residual(v, jax.tree.map(lambda leaf: leaf[None], row))
+    All are directional derivatives a·∂z₁/∂u + b·∂z₂/∂u of the two heads' logits, with (a, b) = (v, −v) for agreement,
+    (v, 0) for the intended head's labels and (0, v) for the instrumental head's: one Jacobian serves them all.
+    """
+    asked, intended, instrumental = [], [], []
 
-    jacobian = jax.vmap(jax.jacrev(project), in_axes=(None, 0, 0))(u, rows, columns_nxKxM)
-    height = columns_nxKxM.shape[0] * columns_nxKxM.shape[2]
-    return jnp.concatenate([leaf.reshape(height, -1) for leaf in jax.tree.leaves(jacobian)], axis=1)
+    def add(rows: Rows, columns_nxKxM: jax.Array, weight: jax.Array | float, a: float, b: float) -> None:
+        repeated, vectors = _repeat(rows, columns_nxKxM * jnp.sqrt(weight / size(rows)))
+        asked.append(repeated)
+        intended.append(a * vectors)
+        instrumental.append(b * vectors)
+
+    parameters = place(u)
+    a_nxK, b_nxK = predictor.head_logits(parameters, sets.consistency)
+    columns = jax.vmap(fisher_columns)(jax.nn.softmax(0.5 * (a_nxK + b_nxK)))
+    add(sets.consistency, columns, multiplier * FISHER_SCALE[divergence] * counts.consistency, 1.0, -1.0)
+    if with_data and sets.trusted is not None:
+        p_nxK = jax.nn.softmax(predictor.head_logits(parameters, sets.trusted).intended_BxK)
+        add(sets.trusted, jax.vmap(fisher_columns)(p_nxK), counts.trusted, 1.0, 0.0)
+    if with_data and sets.untrusted is not None:
+        p_nxK = jax.nn.softmax(predictor.head_logits(parameters, sets.untrusted).instrumental_BxK)
+        add(sets.untrusted, jax.vmap(fisher_columns)(p_nxK), counts.untrusted, 0.0, 1.0)
+
+    def directional(v: Tree, row: Rows, a_K: jax.Array, b_K: jax.Array) -> jax.Array:
+        logits = predictor.head_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))
+        return jnp.vdot(a_K, logits.intended_BxK[0]) + jnp.vdot(b_K, logits.instrumental_BxK[0])
+
+    rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked)
+    return _gradient_rows(directional, u, rows, jnp.concatenate(intended), jnp.concatenate(instrumental))
+
+
+def world_factor(predictor: Predictor, place: Place, u: Tree, chosen: VolumeRows, world_tokens: int) -> jax.Array:
+    """A's rows that come from the chosen world tokens."""
+    world = chosen.sets.world
+    assert world is not None and chosen.uniform_n is not None
+    count = size(world)
+    logits_nxV = predictor.world_logits(place(u), world)[jnp.arange(count), chosen.position_n, chosen.channel_n]
+    columns = jax.vmap(sampled_column)(jax.nn.softmax(logits_nxV), chosen.uniform_n)[:, :, 0]
+
+    def directional(v: Tree, row: Rows, position: jax.Array, channel: jax.Array, column_V: jax.Array) -> jax.Array:
+        logits = predictor.world_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))
+        return jnp.vdot(column_V, logits[0, position, channel])
+
+    scaled = columns * jnp.sqrt(jnp.asarray(world_tokens / count, columns.dtype))
+    return _gradient_rows(directional, u, world, chosen.position_n, chosen.channel_n, scaled)
 
 
 def factor(
@@ -102,44 +160,14 @@ def factor(
     divergence: str,
     with_data: bool,
 ) -> jax.Array:
-    """A, (rows, D), at whitened coordinates u; `with_data` for the positive phase. λ in nat/disagreement, bare."""
-    sets, blocks = chosen.sets, []
+    """A, (rows, D), at whitened coordinates u; `with_data` for the positive phase. λ in nat/disagreement, bare.
 
-    def block(residual: Callable, rows: Any, columns: jax.Array, weight: jax.Array | float) -> None:
-        blocks.append(jnp.sqrt(weight / size(rows)) * _weighted_jacobian(residual, u, rows, columns))
-
-    def gap(v: Tree, row: Rows) -> jax.Array:
-        a_1xK, b_1xK = predictor.head_logits(place(v), row)
-        return a_1xK[0] - b_1xK[0]
-
-    a_nxK, b_nxK = predictor.head_logits(place(u), sets.consistency)
-    columns = jax.vmap(fisher_columns)(jax.nn.softmax(0.5 * (a_nxK + b_nxK)))
-    block(gap, sets.consistency, columns, multiplier * FISHER_SCALE[divergence] * counts.consistency)
-    if not with_data:
-        return blocks[0]
-    labelled = ((sets.trusted, 0, counts.trusted), (sets.untrusted, 1, counts.untrusted))
-    for rows, head, count in labelled:
-        if rows is None:
-            continue
-
-        def answer(v: Tree, row: Rows, head: int = head) -> jax.Array:
-            return predictor.head_logits(place(v), row)[head][0]
-
-        p_nxK = jax.nn.softmax(predictor.head_logits(place(u), rows)[head])
-        block(answer, rows, jax.vmap(fisher_columns)(p_nxK), count)
-    if sets.world is not None and chosen.uniform_n is not None:
-        places = (sets.world, chosen.position_n, chosen.channel_n)
-
-        def token_logits(v: Tree, row: Any) -> jax.Array:
-            world, position_1, channel_1 = row
-            return predictor.world_logits(place(v), world)[0, position_1[0], channel_1[0]]
-
-        logits_nxV = predictor.world_logits(place(u), sets.world)[
-            jnp.arange(size(sets.world)), chosen.position_n, chosen.channel_n
-        ]
-        columns = jax.vmap(sampled_column)(jax.nn.softmax(logits_nxV), chosen.uniform_n)
-        block(token_logits, places, columns, counts.world_tokens)
-    return jnp.concatenate(blocks)
+    The columns v are fixed while u is differentiated, but stay differentiable in the heads.
+    """
+    heads = head_factor(predictor, place, u, chosen.sets, counts, multiplier, divergence, with_data)
+    if not with_data or chosen.sets.world is None:
+        return heads
+    return jnp.concatenate([heads, world_factor(predictor, place, u, chosen, counts.world_tokens)])
 
 
 def volume_nats(factor_nxD: jax.Array) -> Quantity:
