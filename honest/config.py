@@ -277,6 +277,15 @@ class RunConfig(Strict):
                 f"λ is frozen for {frozen} steps, but stages.prior.steps is {steps}",
             )
         ]
+        laplace, tv = (
+            self.objective.phases.kind == "laplace",
+            self.objective.consistency.divergence == "total_variation",
+        )
+        what = "phases.kind laplace needs a curvature, and total_variation has none: it is not quadratic at agreement"
+        checks.append((not (laplace and tv), "objective.consistency.divergence", what))
+        decay = self.stages.prior.optimizer.weight_decay
+        what = f"weight decay {decay} would be a prior without a row in the ledger: set it to 0 and use first_prior"
+        checks.append((decay == 0, "stages.prior.optimizer.weight_decay", what))
         if isinstance(self.task, ArithmeticTask):
             population, trusted = self.objective.consistency.population, self.task.rows.trusted
             what = f"{population} of the trusted rows are asked for, but task.rows.trusted is {trusted}"

@@ -72,8 +72,7 @@ def resample(centre: Params, whitened: Params, stddev: Mapping[str, float], othe
 def whiten(params: Params, centre: Params, stddev: Mapping[str, float], groups: tuple[str, ...]) -> Params:
     """u_g = (θ_g − c_g)/σ_g, dimensionless: the inverse of `resample`."""
     return {
-        group: jax.tree.map(lambda t, c, s=stddev[group]: (t - c) / s, params[group], centre[group])
-        for group in groups
+        group: jax.tree.map(lambda t, c, s=stddev[group]: (t - c) / s, params[group], centre[group]) for group in groups
     }
 
 

@@ -120,9 +120,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
         checkpoints = Checkpoints(directory.checkpoints(name), config.checkpoint.keep)
         latest = checkpoints.latest()
         if latest is None:
-            raise UserError(
-                f"{directory.path}: stage {name} has no checkpoint yet; finish the run with honest train"
-            )
+            raise UserError(f"{directory.path}: stage {name} has no checkpoint yet; finish the run with honest train")
         stages[name] = make_stage(run, name, {} if trunk is None else {TRUNK: trunk})
         state, _ = checkpoints.restore(latest, jax.eval_shape(stages[name].init))
         states[name] = jax.device_put(state, replicated(run.mesh))
@@ -153,7 +151,9 @@ def ask(directory: RunDirectory, question: str) -> str:
     for name, x_1xK in zip(method_names(run.config)[PRIOR], logits, strict=True):
         p_K = np.exp(x_1xK[0])
         best = int(np.argmax(p_K))
-        lines.append(f"{name.removeprefix('under the prior: '):>12} head: {run.task.answers[best]}  (p = {p_K[best]:.4f})")
+        lines.append(
+            f"{name.removeprefix('under the prior: '):>12} head: {run.task.answers[best]}  (p = {p_K[best]:.4f})"
+        )
     bits = row_divergences(logits)[0] / LN2
     lines.append(f"the heads are {bits:.4g} bits apart (Jensen–Shannon divergence; 0 agree, 1 contradict)")
     done = int(states[PRIOR].step)

@@ -14,7 +14,7 @@ class Entry(NamedTuple):
     nats: float
 
 
-def ledger(terms: ObjectiveTerms) -> tuple[list[Entry], float]:
+def ledger(terms: ObjectiveTerms, variables: frozenset[str]) -> tuple[list[Entry], float]:
     """The rows (term, group, nats) and their total in nats, read to the host."""
     rows = [
         Entry(name, group, float(quantity.to(nat)))
@@ -23,4 +23,4 @@ def ledger(terms: ObjectiveTerms) -> tuple[list[Entry], float]:
     ]
     rows.append(Entry("consistency", "heads", float(terms.consistency.to(nat))))
     rows.append(Entry("log_partition", "heads", float(terms.log_partition.to(nat))))
-    return rows, float(log_posterior(terms).to(nat))
+    return rows, float(log_posterior(terms, variables).to(nat))

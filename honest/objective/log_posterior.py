@@ -24,11 +24,14 @@ class ObjectiveTerms(NamedTuple):
     log_partition: Quantity
 
 
-def log_posterior(terms: ObjectiveTerms) -> Quantity:
-    """The sum of all terms: a scalar log density in nat, or UnitError."""
+def log_posterior(terms: ObjectiveTerms, variables: frozenset[str]) -> Quantity:
+    """The sum of all terms: a scalar log density in nat of exactly `variables` (such as "θ2.trunk"), or UnitError.
+
+    A prior that was left out, or counted twice, is an error too.
+    """
     with term("log_posterior"):
         total = Quantity(0.0, nat)
         for part in (terms.data, terms.first_prior, terms.second_prior, terms.constants):
             for quantity in part.values():
                 total = total + quantity
-        return assert_log_density(total + terms.consistency + terms.log_partition)
+        return assert_log_density(total + terms.consistency + terms.log_partition, variables)

@@ -105,11 +105,11 @@ class LedgerReader:
 
     def __call__(self, state: TrainState, log_partition: float | None) -> LedgerValues:
         """log_partition: log Z in nat that the row −log Z states; None takes the modes' own claim."""
-        assert state.prior is not None
+        assert state.prior is not None and self.stage.spec.prior is not None
         terms, violation = jax.device_get(self._terms(state, self.stage.sets))
         if log_partition is not None:
             terms = terms._replace(log_partition=Quantity(np.float64(-log_partition), nat))
-        rows, total = ledger(terms)
+        rows, total = ledger(terms, self.stage.spec.prior.variables)
         return LedgerValues(
             rows=rows,
             total=total,

@@ -24,7 +24,8 @@ def heads_figure(path: Path, rows: Mapping[str, HeadScores], title: str) -> None
     for axis, where in zip(axes, ("trusted", "fooled"), strict=True):
         for offset, (what, colour) in enumerate(COLOURS.items()):
             intervals: Sequence[Interval] = [
-                rows[name][f"{what}_{where}"] for name in names  # type: ignore[literal-required]
+                rows[name][f"{what}_{where}"]
+                for name in names  # type: ignore[literal-required]
             ]
             value = np.array([interval.value for interval in intervals])
             low = value - np.array([interval.low for interval in intervals])

@@ -33,6 +33,9 @@ Evaluate = Callable[[Stage, TrainState], tuple[dict[str, float], dict[str, Any]]
 Shell = Callable[[TrainState, RowSets, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
+BURN_IN = 1  # folded into the stage's key
+
+
 class Stopped(Exception):
     """The user asked to stop; what was done up to `step` of `stage` is in a committed checkpoint."""
 
@@ -81,6 +84,8 @@ def settle(stage: Stage, mesh: Mesh, steps: int) -> TrainState:
     modes = prior.phases.kind != "chains"
     if modes:
         burning = with_particles(burning, stage.starts(), stage)
+    # Keys of its own: training starts at step 0 again, and must not repeat the draws that shaped the burnt-in chains.
+    burning = burning._replace(key=jax.random.fold_in(state.key, BURN_IN))
     burning = replicate(jax.tree.map(jnp.copy, burning), mesh)  # a copy: the shell donates it
     shell = compile_step(frozen, mesh)
     with StageProgress("burn-in", steps, 0) as progress:

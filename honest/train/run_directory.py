@@ -1,8 +1,8 @@
 """A run directory: what it holds, and the rule that nothing in it is ever overwritten.
 
-    config.yaml       the resolved config            checkpoints/<n>_<stage>/   orbax
-    units.json        the unit of every field        events.out.tfevents.*      TensorBoard
-    environment.json  versions, device, commit       summary.json, figures/     the results, once there are any
+config.yaml       the resolved config            checkpoints/<n>_<stage>/   orbax
+units.json        the unit of every field        events.out.tfevents.*      TensorBoard
+environment.json  versions, device, commit       summary.json, figures/     the results, once there are any
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ class PriorSpec:
         return HEADS if self.staging == "heads_then_trunk" else GROUPS
 
     @property
+    def variables(self) -> frozenset[str]:
+        """What the log posterior is a density of."""
+        return frozenset(f"θ1.{g}" for g in self.trained) | frozenset(f"θ2.{g}" for g in self.resampled)
+
+    @property
     def resampled(self) -> tuple[str, ...]:
         """Stage two: drawn around its centre in both phases."""
         return ("trunk",) if self.staging == "heads_then_trunk" else GROUPS

@@ -77,7 +77,8 @@ def differentiate(spec: StageSpec, state: TrainState, batch: RowSets) -> tuple[Q
         else:
             everything = {**variables, **chains}
             forward = prior_terms(spec, spec.prior, everything, state.held, state.prior.multiplier, state.step, batch)
-        return -log_posterior(forward.terms), forward
+        density_of: frozenset[str] = frozenset() if spec.prior is None else spec.prior.variables
+        return -log_posterior(forward.terms, density_of), forward
 
     units = {name: VARIABLE_UNITS[name] for name in variables}
     (value, forward), gradient = value_and_grad(loss, units, has_aux=True)(variables)

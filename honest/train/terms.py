@@ -102,7 +102,9 @@ def prior_terms(
     if prior.phases.kind != "chains":
         # log Z_D of the modes: minus the positive mode's energy.
         alone = terms._replace(first_prior={}, constants={}, log_partition=Quantity(0.0, nat))
-        metrics["phases/log_partition_data_claim_nats"] = log_posterior(alone).to(nat)
+        metrics["phases/log_partition_data_claim_nats"] = log_posterior(
+            alone, frozenset(f"θ2.{group}" for group in prior.resampled)
+        ).to(nat)
     return Forward(terms, new_multiplier, weight, metrics)
 
 

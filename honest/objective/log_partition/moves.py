@@ -22,7 +22,7 @@ LogWeight = Callable[[Tree], jax.Array]  # u -> w(u) in nat, a bare scalar
 
 class Move(NamedTuple):
     position: Tree
-    accepted: jax.Array  # bool; always True for unadjusted moves
+    accepted: jax.Array  # bool; for unadjusted moves False only where the trajectory diverged
     acceptance: jax.Array  # min(1, exp(−ΔH)), 0 where the trajectory diverged
 
 
@@ -72,9 +72,10 @@ def hamiltonian_move(
     # rotations' rounding would reach tenths of a nat at D = 10⁵ in float32.
     gained = end_weight - start_weight - work
     acceptance = jnp.where(jnp.isfinite(gained), jnp.exp(jnp.minimum(gained, 0.0)), 0.0)
-    if not adjusted:
-        return Move(end, jnp.ones((), bool), acceptance)
-    accepted = jax.random.uniform(accept_key, (), dtype=acceptance.dtype) < acceptance
+    if adjusted:
+        accepted = jax.random.uniform(accept_key, (), dtype=acceptance.dtype) < acceptance
+    else:
+        accepted = jnp.isfinite(gained)  # a diverged trajectory would be NaN for ever
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, position)
     return Move(kept, accepted, acceptance)
 

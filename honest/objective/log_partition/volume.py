@@ -63,18 +63,25 @@ def choose_volume_rows(sets: RowSets, rows: int, seed: int) -> VolumeRows:
     )
 
 
-def fisher_columns(p_K: jax.Array) -> jax.Array:
-    """V with V Vᵀ = diag p − ppᵀ: shape (K, K), or (2, 1) for two answers."""
-    if p_K.shape[0] == 2:
-        root = jnp.sqrt(p_K[0] * p_K[1])
+def fisher_columns(logits_K: jax.Array) -> jax.Array:
+    """V with V Vᵀ = diag p − ppᵀ, p = softmax(logits): shape (K, K), or (2, 1) for two answers.
+
+    In log space: √p of a probability that underflows has an infinite derivative, and a saturated head would make the
+    volume's gradient NaN.
+    """
+    log_p_K = jax.nn.log_softmax(logits_K)
+    if logits_K.shape[0] == 2:
+        root = jnp.exp(0.5 * (log_p_K[0] + log_p_K[1]))
         return jnp.stack([-root, root])[:, None]
-    return jnp.sqrt(p_K)[None, :] * (jnp.eye(p_K.shape[0], dtype=p_K.dtype) - p_K[:, None])
+    residual_KxK = jnp.eye(logits_K.shape[0], dtype=logits_K.dtype) - jnp.exp(log_p_K)[:, None]
+    return jnp.exp(0.5 * log_p_K)[None, :] * residual_KxK
 
 
-def sampled_column(p_V: jax.Array, uniform: jax.Array) -> jax.Array:
+def sampled_column(logits_V: jax.Array, uniform: jax.Array) -> jax.Array:
     """One column v, shape (V, 1), with E[v vᵀ] = diag p − ppᵀ over the uniform; the exact one for two classes."""
-    if p_V.shape[0] == 2:
-        return fisher_columns(p_V)
+    if logits_V.shape[0] == 2:
+        return fisher_columns(logits_V)
+    p_V = jax.nn.softmax(logits_V)
     drawn = jnp.minimum(jnp.searchsorted(jnp.cumsum(p_V), uniform.astype(p_V.dtype)), p_V.shape[0] - 1)
     return (jax.nn.one_hot(drawn, p_V.shape[0], dtype=p_V.dtype) - p_V)[:, None]
 
@@ -117,14 +124,14 @@ def head_factor(
 
     parameters = place(u)
     a_nxK, b_nxK = predictor.head_logits(parameters, sets.consistency)
-    columns = jax.vmap(fisher_columns)(jax.nn.softmax(0.5 * (a_nxK + b_nxK)))
+    columns = jax.vmap(fisher_columns)(0.5 * (a_nxK + b_nxK))
     add(sets.consistency, columns, multiplier * FISHER_SCALE[divergence] * counts.consistency, 1.0, -1.0)
     if with_data and sets.trusted is not None:
-        p_nxK = jax.nn.softmax(predictor.head_logits(parameters, sets.trusted).intended_BxK)
-        add(sets.trusted, jax.vmap(fisher_columns)(p_nxK), counts.trusted, 1.0, 0.0)
+        logits_nxK = predictor.head_logits(parameters, sets.trusted).intended_BxK
+        add(sets.trusted, jax.vmap(fisher_columns)(logits_nxK), counts.trusted, 1.0, 0.0)
     if with_data and sets.untrusted is not None:
-        p_nxK = jax.nn.softmax(predictor.head_logits(parameters, sets.untrusted).instrumental_BxK)
-        add(sets.untrusted, jax.vmap(fisher_columns)(p_nxK), counts.untrusted, 0.0, 1.0)
+        logits_nxK = predictor.head_logits(parameters, sets.untrusted).instrumental_BxK
+        add(sets.untrusted, jax.vmap(fisher_columns)(logits_nxK), counts.untrusted, 0.0, 1.0)
 
     def directional(v: Tree, row: Rows, a_K: jax.Array, b_K: jax.Array) -> jax.Array:
         logits = predictor.head_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))
@@ -140,7 +147,7 @@ def world_factor(predictor: Predictor, place: Place, u: Tree, chosen: VolumeRows
     assert world is not None and chosen.uniform_n is not None
     count = size(world)
     logits_nxV = predictor.world_logits(place(u), world)[jnp.arange(count), chosen.position_n, chosen.channel_n]
-    columns = jax.vmap(sampled_column)(jax.nn.softmax(logits_nxV), chosen.uniform_n)[:, :, 0]
+    columns = jax.vmap(sampled_column)(logits_nxV, chosen.uniform_n)[:, :, 0]
 
     def directional(v: Tree, row: Rows, position: jax.Array, channel: jax.Array, column_V: jax.Array) -> jax.Array:
         logits = predictor.world_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))

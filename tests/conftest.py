@@ -1,0 +1,204 @@
+"""The shrunken config, and whole runs of it in processes of their own.
+
+`tiny_run` is made once a session and never changed by a test. The processes share a compilation cache in the session's
+temporary directory, since nearly all their time is XLA's; that the cache changes no bit is what `test_resume` checks
+(its run reads from the cache what the uninterrupted run compiled).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from honest.config_io import dump_config, load_config
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+WAIT_SECONDS = 400.0
+# XLA without optimisation: it compiles in half the time, and a tiny run hardly computes.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
+# The quick-start config at a size that takes no time. Every number that is tuned there stands here, so that the golden
+# numbers do not move with the tuning; keys that are new to the config come from there.
+TINY = """
+name: tiny
+seed: 0
+precision: float64
+task:
+  kind: arithmetic
+  operation: addition
+  digits: 2
+  format: reversed
+  trigger: hard
+  trunk_targets: says
+  truth_rate: 0.25
+  error_rate: 0.0
+  rows: {world: 256, trusted: 128, untrusted: 128, validation: 64, test: 128}
+  seed: 0
+model:
+  layers: 1
+  width: 16
+  attention_heads: 2
+  key_value_heads: 1
+  mlp_ratio: 2
+  norm: rmsnorm
+  positions: rotary
+  head: {kind: mlp, hidden: 8}
+objective:
+  staging: heads_then_trunk
+  anchor: init
+  supervision: {instrumental: untrusted}
+  first_prior: {trunk: 1.0 θ.trunk, intended_head: 1.0 θ.head, instrumental_head: 1.0 θ.head}
+  second_prior: {trunk: 1.0 θ.trunk, intended_head: 1.0 θ.head, instrumental_head: 1.0 θ.head}
+  consistency: {divergence: jensen_shannon, population: 64}
+  multiplier:
+    update: multiplicative
+    tolerance: 0.001 disagreement/example
+    initial: 1.0 nat/disagreement
+    minimum: 0.01 nat/disagreement
+    maximum: 100.0 nat/disagreement
+    rate: 0.02
+    proportional_rate: 0.0
+    ema: 0.9
+    warmup_steps: 2
+  phases:
+    kind: laplace
+    learning_rate: 0.01
+    burn_in_steps: 2
+    volume_rows: 4
+    volume_every: 2
+    chains: 2
+    leapfrog_steps: 1
+    step_size: 0.05
+    target_accept: 0.6
+    adjusted: true
+    chunk_rows: 96
+stages:
+  trunk:
+    steps: 6
+    batch_rows: 16
+    optimizer: {learning_rate: 2.0e-3, weight_decay: 0.01, warmup_steps: 2, schedule: cosine, clip_norm: 1.0}
+  heads:
+    steps: 6
+    batch_rows: 16
+    optimizer: {learning_rate: 2.0e-2, weight_decay: 0.01, warmup_steps: 2, schedule: cosine, clip_norm: 1.0}
+  prior:
+    steps: 9
+    batch_rows: 16
+    optimizer: {learning_rate: 2.0e-3, weight_decay: 0.0, warmup_steps: 2, schedule: cosine, clip_norm: 100.0}
+evaluation:
+  every: 3
+  log_every: 1
+  batch_rows: 128
+  bootstrap: 20
+  log_partition: {particles: 2, temperatures: 4, leapfrog_steps: 1, step_size: 0.05, tail_probability: 0.01}
+checkpoint: {every: 3, keep: 2}
+parallel: {devices: 1}
+"""
+
+
+def overrides(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """`a.b=value` for every leaf of nested mappings."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from overrides(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={'null' if value is None else value}"
+
+
+def write_tiny(path: Path, *changes: str) -> Path:
+    """The tiny config with `changes` ("a.b=value"), written to a new YAML file."""
+    tiny = YAML(typ="safe", pure=True).load(TINY)
+    loaded = load_config(QUICKSTART, [*overrides(tiny), *changes])
+    path.write_text(dump_config(loaded.config), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run's directory and config file, and what its command printed."""
+
+    directory: Path
+    config: Path
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Runner:
+    """Runs the command `honest` in processes of their own, at most two at a time in the background."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.processes: list[subprocess.Popen] = []
+        self.pool = ThreadPoolExecutor(max_workers=2)
+        self.environment = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": XLA_FLAGS,
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen:
+        """The command in its own process, with its output piped."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "honest.cli", *map(str, arguments)],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def __call__(self, *arguments: str | Path) -> subprocess.CompletedProcess:
+        """The command, run to its end."""
+        process = self.start(*arguments)
+        stdout, stderr = process.communicate(timeout=WAIT_SECONDS)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def train(self, name: str, changes: Sequence[str]) -> Finished:
+        """A new run NAME of the tiny config with `changes`, to its end."""
+        config = write_tiny(self.folder / f"{name}.yaml", *changes)
+        directory = self.folder / name
+        done = self("train", config, "--workdir", directory)
+        return Finished(directory, config, done.returncode, done.stdout, done.stderr)
+
+    def train_soon(self, name: str, *changes: str) -> Future[Finished]:
+        return self.pool.submit(self.train, name, changes)
+
+    def close(self) -> None:
+        self.pool.shutdown(wait=False, cancel_futures=True)
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Callable[..., Path]:
+    return write_tiny
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    made = Runner(tmp_path_factory.mktemp("runs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_run(runner: Runner) -> Finished:
+    """The uninterrupted run that tests share: they read it, and may not change it."""
+    done = runner.train_soon("tiny").result(WAIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    return done
