@@ -39,7 +39,7 @@ PINNED = (
     "objective.phases.adjusted=true",
     "stages.prior.steps=600",
     "stages.prior.optimizer.warmup_steps=21",
-    "stages.prior.optimizer.weight_decay=0.5",
+    "stages.heads.optimizer.weight_decay=0.5",
     "checkpoint={every: 200, keep: 2}",
     "parallel.devices=null",
 )
@@ -110,7 +110,7 @@ def test_the_quickstart_config_loads(tmp_path):
 
 
 def test_values_are_those_of_the_text(config):
-    assert config.stages.prior.optimizer.weight_decay == 0.5
+    assert config.stages.heads.optimizer.weight_decay == 0.5
     assert config.objective.multiplier.tolerance == "0.01 disagreement/example"
     assert config.objective.phases.adjusted is True
     assert config.parallel.devices is None
@@ -159,8 +159,8 @@ MISTAKES = {
         "weight_decay: 0.5",
         "wieght_decay: 0.5",
         "wieght_decay: 0.5",
-        "stages.prior.optimizer.wieght_decay: unknown key (value given: 0.5); did you mean "
-        "'stages.prior.optimizer.weight_decay'? allowed here: learning_rate, weight_decay, warmup_steps, "
+        "stages.heads.optimizer.wieght_decay: unknown key (value given: 0.5); did you mean "
+        "'stages.heads.optimizer.weight_decay'? allowed here: learning_rate, weight_decay, warmup_steps, "
         "schedule, clip_norm",
     ),
     "key of another section": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +42,11 @@ class Answers:
     def __call__(self, spec: StageSpec, state: TrainState) -> HeadLogits:
         """Logits of both heads, float64 on the host: log of the mean probability over chains."""
         per_chain = [self._of(spec, chain_params(spec, state, chain)) for chain in range(chains(state))]
-        heads = []
+        heads: list[Any] = []  # numpy float64, whatever the precision of the run
         for head in range(2):
             log_p = jnp.stack([jax.nn.log_softmax(jnp.asarray(logits[head])) for logits in per_chain])
             heads.append(np.asarray(jax.scipy.special.logsumexp(log_p, axis=0), np.float64))
-        return HeadLogits(*heads)
+        return HeadLogits(heads[0], heads[1])
 
     def _of(self, spec: StageSpec, params: Params) -> HeadLogits:
         if isinstance(spec.predictor, FeaturePredictor):

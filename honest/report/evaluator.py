@@ -8,10 +8,11 @@ import jax
 
 from honest.config import RunConfig
 from honest.model.two_head import HeadLogits
+from honest.objective.log_partition.annealed import LogPartition
 from honest.params import Params
 from honest.report.answers import Answers, chain_params
 from honest.report.divergence import divergence_histograms, divergence_scalars, parameter_scalars
-from honest.report.ledger_values import LedgerReader, ledger_scalars, sampled_log_partition
+from honest.report.ledger_values import LedgerReader, LogPartitionSampler, ledger_scalars
 from honest.report.metrics import HeadScores, head_scores
 from honest.train.stage import PRIOR, TRUNK, Run, Stage
 from honest.train.state import TrainState
@@ -27,6 +28,7 @@ class Evaluator:
         self.run = run
         self.answers = Answers(run, run.task.splits.test.batch, run.config.evaluation.batch_rows)
         self._ledger: LedgerReader | None = None
+        self._sampler: LogPartitionSampler | None = None
 
     def set_trunk(self, trunk: Params) -> None:
         self.answers.trunk = trunk
@@ -79,10 +81,12 @@ class Evaluator:
             "objective/log_posterior_nats": values.total,
         }
 
-    def sampled(self, stage: Stage, state: TrainState):
+    def sampled(self, stage: Stage, state: TrainState) -> LogPartition:
         """log Z by annealed importance sampling; the same key for the same state."""
+        if self._sampler is None or self._sampler.stage is not stage:
+            self._sampler = LogPartitionSampler(stage, self.run.config.evaluation.log_partition)
         key = jax.random.fold_in(jax.random.key(self.run.config.seed), state.step)
-        return sampled_log_partition(stage, state, self.run.config.evaluation.log_partition, key)
+        return self._sampler(state, key)
 
 
 def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:

@@ -87,14 +87,16 @@ def text(final: Final, config: Any) -> str:
         "",
         comparison_table(final.scores),
         "",
-        f"Ledger of the log joint (λ = {final.ledger.multiplier:.4g} nat/disagreement, C̄ = {final.ledger.violation:.4g} "
+        f"Ledger of the log joint (λ = {final.ledger.multiplier:.4g} nat/disagreement, "
+        f"C̄ = {final.ledger.violation:.4g} "
         f"disagreement/example, tolerance ε = {config.objective.multiplier.tolerance}):",
-        ledger_table([tuple(row) for row in final.ledger.rows], final.ledger.total),
+        ledger_table([(row.term, row.group, row.nats) for row in final.ledger.rows], final.ledger.total),
         "",
         f"log Z: sampled {claims['objective/log_partition_sampled_nats']:.1f} nat, bounds "
         f"[{claims['objective/log_partition_lower_nats']:.1f}, {claims['objective/log_partition_upper_nats']:.1f}]"
         + (
             f"; the {config.objective.phases.kind} phases claim {claims['objective/log_partition_claim_nats']:.1f}"
+            + claim_verdict(claims)
             if "objective/log_partition_claim_nats" in claims
             else ""
         )
@@ -104,6 +106,12 @@ def text(final: Final, config: Any) -> str:
         final.sentence,
     ]
     return "\n".join(lines)
+
+
+def claim_verdict(claims: dict[str, float]) -> str:
+    claim = claims["objective/log_partition_claim_nats"]
+    low, high = claims["objective/log_partition_lower_nats"], claims["objective/log_partition_upper_nats"]
+    return " (within the bounds)" if low <= claim <= high else " (OUTSIDE the bounds: do not trust that claim)"
 
 
 def summary(final: Final, config: Any, environment: dict[str, Any]) -> dict[str, Any]:

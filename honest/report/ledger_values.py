@@ -17,7 +17,6 @@ from honest.objective.log_partition.annealed import LogPartition, annealed
 from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.log_posterior import ObjectiveTerms
 from honest.objective.predictions import RowSets
-from honest.params import Tree
 from honest.report.answers import chain_params
 from honest.train import phases
 from honest.train.spec import StageSpec
@@ -39,33 +38,38 @@ class LedgerValues(NamedTuple):
     log_partition: float
 
 
-def sampled_log_partition(
-    stage: Stage, state: TrainState, settings: LogPartitionEvaluation, key: jax.Array
-) -> LogPartition:
-    """log Z(θ1) in nat at the state's λ over the whole consistency population, bounded from both sides."""
-    spec = stage.spec
-    assert spec.prior is not None and state.prior is not None
-    like = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
+class LogPartitionSampler:
+    """Annealed importance sampling of log Z, compiled once for a stage."""
 
-    @jax.jit
-    def estimate(key: jax.Array, state: TrainState, sets: RowSets, position: Tree) -> LogPartition:
-        assert state.prior is not None
-        target = phases.log_weight(
-            spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=False, whole=True
-        )
-        return annealed(
-            key,
-            target,
-            position,
-            position,
-            particles=settings.particles,
-            temperatures=settings.temperatures,
-            leapfrog=settings.leapfrog_steps,
-            step_size=settings.step_size,
-            tail_probability=settings.tail_probability,
-        )
+    def __init__(self, stage: Stage, settings: LogPartitionEvaluation):
+        self.stage = stage
+        spec = stage.spec
+        assert spec.prior is not None
 
-    return LogPartition(*(np.asarray(x, np.float64) for x in estimate(key, state, stage.sets, like)))
+        def estimate(key: jax.Array, state: TrainState, sets: RowSets) -> LogPartition:
+            assert state.prior is not None
+            position = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
+            target = phases.log_weight(
+                spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=False, whole=True
+            )
+            return annealed(
+                key,
+                target,
+                position,
+                position,
+                particles=settings.particles,
+                temperatures=settings.temperatures,
+                leapfrog=settings.leapfrog_steps,
+                step_size=settings.step_size,
+                tail_probability=settings.tail_probability,
+            )
+
+        self._estimate = jax.jit(estimate)
+
+    def __call__(self, state: TrainState, key: jax.Array) -> LogPartition:
+        """log Z(θ1) in nat at the state's λ over the whole consistency population, bounded from both sides."""
+        values = jax.device_get(self._estimate(key, state, self.stage.sets))
+        return jax.device_get(estimate(key, state, stage.sets, like))
 
 
 def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:

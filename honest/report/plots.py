@@ -23,10 +23,8 @@ def heads_figure(path: Path, rows: Mapping[str, HeadScores], title: str) -> None
     figure, axes = plt.subplots(1, 2, figsize=(11, 0.55 * len(names) + 1.6), sharey=True)
     for axis, where in zip(axes, ("trusted", "fooled"), strict=True):
         for offset, (what, colour) in enumerate(COLOURS.items()):
-            intervals: Sequence[Interval] = [
-                rows[name][f"{what}_{where}"]
-                for name in names  # type: ignore[literal-required]
-            ]
+            key = f"{what}_{where}"
+            intervals: Sequence[Interval] = [rows[name][key] for name in names]  # type: ignore[literal-required]
             value = np.array([interval.value for interval in intervals])
             low = value - np.array([interval.low for interval in intervals])
             high = np.array([interval.high for interval in intervals]) - value

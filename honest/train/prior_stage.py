@@ -17,7 +17,6 @@ from honest.objective.log_partition.volume import choose_volume_rows
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, whiten
 from honest.train import multiplier as multipliers
-from honest.train import optimizer as optimizers
 from honest.train import phases
 from honest.train.predictor import TokenPredictor
 from honest.train.sharding import replicate
@@ -25,6 +24,8 @@ from honest.train.spec import PhaseSettings, PriorSpec, StageSpec
 from honest.train.stage import PRIOR, Run, Stage, assemble, fresh_state, labelled_rows, stage_optimizer
 from honest.train.state import Held, PriorState, TrainState, VolumeState
 from honest.units import disagreement, example, nat, parse_quantity
+
+MODE_B2 = 0.95
 
 
 def prior_spec(config: RunConfig) -> PriorSpec:
@@ -109,14 +110,9 @@ def prior_stage(run: Run, trained_trunk: Params) -> Stage:
         optimizer=stage_optimizer(config.stages.prior),
         prior=prior,
     )
-    settings = optimizers.OptimizerSettings(
-        learning_rate=prior.phases.learning_rate,
-        weight_decay=0.0,  # the second prior is the only pull towards the centre
-        warmup_steps=0,
-        schedule=config.stages.prior.optimizer.schedule,
-        clip_norm=float("inf"),
-    )
-    mode_optimizer = optimizers.build(settings, config.stages.prior.steps)
+    # No weight decay: the second prior is the only pull towards the centre. A short memory of squared gradients
+    # (optax's default remembers 1,000 steps): when λ falls, a mode must be free to fall back to the centre at once.
+    mode_optimizer = optax.adam(prior.phases.learning_rate, b2=MODE_B2)
     laplace = prior.phases.kind == "laplace"
 
     def held() -> Held:

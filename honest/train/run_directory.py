@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ CONFIG, UNITS, ENVIRONMENT, SUMMARY, LOCK = (
     "summary.json",
     ".lock",
 )
+STARTING = re.compile(r"\.lock|(units|environment)\.json|\.(units\.json|environment\.json|config\.yaml)\.\d+")
 PACKAGES = ("honest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorboardX")
 
 
@@ -54,9 +56,10 @@ class RunDirectory:
         UserError: it holds a run of another config (the keys that differ are named), or files of something else.
         """
         if not (self / CONFIG).exists():
-            if self.path.exists() and any(item.name != LOCK for item in self.path.iterdir()):
-                raise UserError(f"{self.path} has files but no {CONFIG}: not a run. Name another --workdir")
+            self._refuse_foreign()
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in (UNITS, ENVIRONMENT):
+                (self / name).unlink(missing_ok=True)  # of a start that was killed before its config was written
             write_new(self / UNITS, json.dumps(unit_table(config), indent=2, ensure_ascii=False))
             write_new(self / ENVIRONMENT, json.dumps(environment(), indent=2))
             write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
@@ -71,6 +74,16 @@ class RunDirectory:
         resumed = sum(1 for _ in self.path.glob("environment.resumed-*.json")) + 1
         write_new(self / f"environment.resumed-{resumed}.json", json.dumps(environment(), indent=2))
         return True
+
+    def _refuse_foreign(self) -> None:
+        """UserError where the directory holds anything but a run, or a start of one that was killed."""
+        if (self / CONFIG).exists() or not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is not a directory. Name another --workdir")
+        foreign = sorted(item.name for item in self.path.iterdir() if not STARTING.fullmatch(item.name))
+        if foreign:
+            raise UserError(f"{self.path} has files but no {CONFIG} ({foreign[0]}): not a run. Name another --workdir")
 
     def config(self) -> RunConfig:
         """The run's config. UserError: there is no run here, or its units are not those of this version."""
@@ -87,7 +100,8 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One process at a time may write here; UserError if another one does."""
+        """One process at a time may write here; UserError if another one does, or if this is no place for a run."""
+        self._refuse_foreign()  # before the lock file is put there
         self.path.mkdir(parents=True, exist_ok=True)
         with (self / LOCK).open("w") as handle:
             try:

@@ -10,8 +10,8 @@ term, and −log Z written through its negative phase as  min_u₋ [λ N_c C̄(c
                         − ∂ first prior − Σ2⁻¹(E₊[θ2] − θ1) − λ N_c E₋[∂C̄]                  (resampled groups, `all`)
 
 (design §2, "Two phases"). θ2 holds a stop-gradient of c, which gives the positive phase the shift form; θ' moves
-with c, which gives the negative phase the force form. λ is updated by this forward pass's violation before it weights the
-gradient, and no gradient flows through it, inside log Z least of all.
+with c, which gives the negative phase the force form. λ is updated by this forward pass's violation before it weights
+the gradient, and no gradient flows through it, inside log Z least of all.
 """
 
 from __future__ import annotations
