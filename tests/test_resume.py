@@ -1,0 +1,144 @@
+"""A run that is stopped anywhere and resumed is, bit for bit, the run that was never stopped.
+
+One run is stopped by Ctrl-C while the trunk trains, killed as a checkpoint of a baseline is being written, killed again
+under the full objective, and then let to its end; the uninterrupted run beside it is the session's `tiny_run`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+STAGES = ("0_trunk", "1_single_head", "2_plain_heads", "3_truth_ceiling", "4_prior")
+PATIENCE = 240.0  # seconds
+
+
+def stop_when(process: subprocess.Popen, ready: Callable[[], bool], number: signal.Signals) -> tuple[str, str]:
+    """Sends the signal as soon as `ready`, and returns what the process printed; it must not have ended before."""
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run never came to the moment to be stopped at"
+        time.sleep(0.002)
+    process.send_signal(number)
+    return process.communicate(timeout=PATIENCE)
+
+
+def committed(directory: Path, stage: str) -> list[int]:
+    folder = directory / "checkpoints" / stage
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.exists() else []
+
+
+def begun(directory: Path, stage: str) -> bool:
+    """A checkpoint of this stage is on disk, or half of one."""
+    folder = directory / "checkpoints" / stage
+    return folder.exists() and any(folder.iterdir())
+
+
+def checkpoint(directory: Path, stage: str) -> dict[str, np.ndarray | str]:
+    """The newest checkpoint's leaves by path, read without the project's code: values, dtypes, shapes and keys."""
+    path = directory / "checkpoints" / stage / str(committed(directory, stage)[-1])
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        described = reader.restore(path / "leaves")
+    with ocp.PyTreeCheckpointer() as reader:
+        arrays = {key: np.asarray(leaf) for key, leaf in reader.restore(path / "state").items()}
+    assert len(arrays) > 3
+    return {**arrays, "described": json.dumps(described)}
+
+
+def scalars(directory: Path) -> list[tuple[str, int, float]]:
+    """(tag, step, value) as TensorBoard reads them; one that was written twice is there twice."""
+    read = EventAccumulator(str(directory), size_guidance={"scalars": 0}, purge_orphaned_data=False)
+    read.Reload()
+    rows = [(tag, event.step, event.value) for tag in read.Tags()["scalars"] for event in read.Scalars(tag)]
+    return sorted(rows)
+
+
+def assert_identical(resumed: Path, whole: Path) -> None:
+    """Final checkpoints of every stage, all events and all results."""
+    for stage in STAGES:
+        assert committed(resumed, stage)[-1] == committed(whole, stage)[-1]
+        a, b = checkpoint(resumed, stage), checkpoint(whole, stage)
+        assert a.keys() == b.keys() and a["described"] == b["described"]
+        for key in a:
+            if isinstance(a[key], np.ndarray):
+                assert a[key].tobytes() == b[key].tobytes(), (stage, key)
+    events = scalars(whole)
+    assert len(events) == len({row[:2] for row in events}) > 300
+    # repr: a NaN equals itself, −0.0 is not 0.0, and every digit counts
+    assert [repr(row) for row in scalars(resumed)] == [repr(row) for row in events]
+    first, second = (json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in (resumed, whole))
+    for part in ("metrics", "scores", "ledger", "sentence"):
+        assert first[part] == second[part]
+
+
+@pytest.fixture(scope="module")
+def interrupted(runner, tiny_run) -> tuple[Path, dict]:
+    """The run directory after all its stops, and what each of its processes said: (exit code, stdout, stderr)."""
+    directory = runner.folder / "interrupted"
+    command = ("train", tiny_run.config, "--workdir", directory)
+    said = {}
+
+    def stopped(name: str, ready: Callable[[], bool], number: signal.Signals) -> None:
+        process = runner.start(*command)
+        stdout, stderr = stop_when(process, ready, number)
+        said[name] = (process.returncode, stdout, stderr)
+        assert not (directory / "summary.json").exists()  # it had not come to its end
+
+    stopped("Ctrl-C", lambda: begun(directory, STAGES[0]), signal.SIGINT)
+    stopped("kill in a baseline", lambda: begun(directory, STAGES[2]), signal.SIGKILL)
+    stopped("kill under the prior", lambda: bool(committed(directory, STAGES[4])), signal.SIGKILL)
+    last = runner(*command)
+    said["end"] = (last.returncode, last.stdout, last.stderr)
+    return directory, said
+
+
+def test_ctrl_c_says_how_to_go_on(interrupted):
+    directory, said = interrupted
+    code, _, stderr = said["Ctrl-C"]
+    assert code == 130
+    assert "stopping after this step" in stderr and "Traceback" not in stderr
+    assert "everything up to there is saved. Go on with: honest train " in stderr and str(directory) in stderr
+
+
+def test_kills_were_kills_and_the_last_process_came_to_the_end(interrupted):
+    directory, said = interrupted
+    assert said["kill in a baseline"][0] == said["kill under the prior"][0] == -signal.SIGKILL
+    code, stdout, stderr = said["end"]
+    assert code == 0, stderr
+    assert stdout.startswith(f"resuming {directory}")
+    assert len(list(directory.glob("environment.resumed-*.json"))) == 3
+
+
+def test_resumed_run_is_bit_identical(interrupted, tiny_run):
+    assert_identical(interrupted[0], tiny_run.directory)
+
+
+def test_resumed_run_prints_the_same_report(interrupted, tiny_run):
+    def report(stdout: str) -> str:
+        return stdout[stdout.index("head  ") : stdout.index("Results: ")]
+
+    assert report(interrupted[1]["end"][1]) == report(tiny_run.stdout)
+
+
+def test_chains_that_are_killed_resume_bit_identically(runner):
+    """Persistent chains, with their step sizes and keys, from another process's checkpoint."""
+    changes = ("objective.phases.kind=chains", "evaluation.every=9")
+    whole = runner.train_soon("chains", *changes).result(PATIENCE)
+    assert whole.returncode == 0, whole.stderr
+    directory = runner.folder / "chains-killed"
+    command = ("train", whole.config, "--workdir", directory)
+    process = runner.start(*command)
+    stop_when(process, lambda: bool(committed(directory, STAGES[4])), signal.SIGKILL)
+    last = runner(*command)
+    assert last.returncode == 0, last.stderr
+    assert_identical(directory, whole.directory)
