@@ -68,8 +68,7 @@ class LogPartitionSampler:
 
     def __call__(self, state: TrainState, key: jax.Array) -> LogPartition:
         """log Z(θ1) in nat at the state's λ over the whole consistency population, bounded from both sides."""
-        values = jax.device_get(self._estimate(key, state, self.stage.sets))
-        return jax.device_get(estimate(key, state, stage.sets, like))
+        return jax.device_get(self._estimate(key, state, self.stage.sets))
 
 
 def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:
