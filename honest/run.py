@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,13 @@ def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:
         )
     print(text(final, config))
     print(f"\nResults: {directory / SUMMARY}   Figure: {directory / 'figures' / 'heads.png'}")
-    print(f"TensorBoard: tensorboard --logdir {directory.path}")
+    print(f"TensorBoard: {tensorboard()} --logdir {directory.path}")
+
+
+def tensorboard() -> str:
+    """The installed command as one can type it from here, whether or not the environment is activated."""
+    command = Path(sys.executable).parent / "tensorboard"
+    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
 
 
 def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evaluator, dict, dict]:

@@ -25,6 +25,7 @@ from honest.objective.predictions import Predictions
 from honest.units import Quantity, UnitError, disagreement, example, nat, one
 
 NAMES = sorted(DIVERGENCES)
+COMPILED = {name: jax.jit(divergence) for name, divergence in DIVERGENCES.items()}
 LIMITS = {"jensen_shannon": math.log(2), "total_variation": 1.0, "symmetric_kl": math.inf}
 
 
@@ -57,7 +58,7 @@ def from_scipy(name, p, q):
 def test_divergence_equals_scipy(x64, name, answers):
     a_BxK, b_BxK = two_logits(answers)
     expected = [from_scipy(name, p, q) for p, q in zip(softmax(a_BxK, axis=1), softmax(b_BxK, axis=1))]
-    np.testing.assert_allclose(DIVERGENCES[name](a_BxK, b_BxK), expected, rtol=1e-10)
+    np.testing.assert_allclose(COMPILED[name](a_BxK, b_BxK), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,13 +71,13 @@ def test_divergence_of_two_answers_by_hand(x64, name):
         "symmetric_kl": 0.25 * math.log(2) - 0.25 * math.log(2 / 3),
         "total_variation": 0.25,
     }[name]
-    value = DIVERGENCES[name](jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 3.0]])))
+    value = COMPILED[name](jnp.zeros((1, 2)), jnp.log(jnp.array([[1.0, 3.0]])))
     assert float(value[0]) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_symmetric_bounded_and_zero_at_equality(x64, name):
-    divergence = DIVERGENCES[name]
+    divergence = COMPILED[name]
     a_BxK, b_BxK = two_logits(3, rows=200, spread=20.0)
     value_B = divergence(a_BxK, b_BxK)
     np.testing.assert_allclose(value_B, divergence(b_BxK, a_BxK), rtol=1e-12)
@@ -88,7 +89,7 @@ def test_symmetric_bounded_and_zero_at_equality(x64, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_zero_at_equality(name):
     a_BxK = jnp.asarray(two_logits(3)[0], jnp.float32)
-    gradients = jax.grad(lambda a, b: jnp.sum(DIVERGENCES[name](a, b)), argnums=(0, 1))(a_BxK, a_BxK)
+    gradients = jax.grad(lambda a, b: jnp.sum(COMPILED[name](a, b)), argnums=(0, 1))(a_BxK, a_BxK)
     for gradient in gradients:
         np.testing.assert_allclose(gradient, 0.0, atol=1e-6)
 
@@ -97,7 +98,7 @@ def test_gradient_is_zero_at_equality(name):
 @pytest.mark.parametrize("other", [[1e4, -1e4], [-1e4, 1e4], [0.0, 0.0]])
 def test_saturated_heads_are_finite_in_float32(name, other):
     a_BxK, b_BxK = jnp.array([[1e4, -1e4]], jnp.float32), jnp.array([other], jnp.float32)
-    value_and_grad = jax.value_and_grad(lambda a, b: jnp.sum(DIVERGENCES[name](a, b)), argnums=(0, 1))
+    value_and_grad = jax.value_and_grad(lambda a, b: jnp.sum(COMPILED[name](a, b)), argnums=(0, 1))
     value, gradients = value_and_grad(a_BxK, b_BxK)
     # p = (1, 0) against itself, against (0, 1), and against (1/2, 1/2)
     far, half = [-1e4, 1e4], [0.0, 0.0]
@@ -117,10 +118,11 @@ def test_curvature_at_equality_is_the_scaled_fisher_matrix(x64, name):
     p = softmax(logits_K)
     metric = FISHER_SCALE[name] * (np.diag(p) - np.outer(p, p))
 
+    @jax.jit
     def shifted(r_K):
         return DIVERGENCES[name]((logits_K + r_K)[None], jnp.asarray(logits_K)[None])[0]
 
-    np.testing.assert_allclose(jax.hessian(shifted)(jnp.zeros(3)), metric, atol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.hessian(shifted))(jnp.zeros(3)), metric, atol=1e-12)
     r_K = 1e-3 * direction_K
     assert float(shifted(jnp.asarray(r_K))) == pytest.approx(0.5 * r_K @ metric @ r_K, rel=2e-3)
 
@@ -153,7 +155,7 @@ def test_violation_is_the_mean_over_examples(x64, name):
     assert float(violation.to(disagreement / example)) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize("chunk", [3, 7, 20, 64])
+@pytest.mark.parametrize("chunk", [3, 20, 64])
 def test_whole_violation_equals_the_mean_for_any_chunk(x64, chunk):
     rows = ToyRows(*(jnp.asarray(z) for z in two_logits(2)))
 
@@ -166,7 +168,7 @@ def test_whole_violation_equals_the_mean_for_any_chunk(x64, chunk):
         return jnp.mean(DIVERGENCES["jensen_shannon"](scale * rows.a_BxK, scale * rows.b_BxK))
 
     scale = jnp.asarray(0.7)
-    for got, expected in zip(jax.value_and_grad(whole)(scale), jax.value_and_grad(at_once)(scale)):
+    for got, expected in zip(*(jax.jit(jax.value_and_grad(f))(scale) for f in (whole, at_once))):
         assert float(got) == pytest.approx(float(expected), rel=1e-10)
 
 
@@ -180,9 +182,7 @@ def test_cost_by_hand():
     assert float(cost.to(nat)) == pytest.approx(3.0 * 200 * 0.05)
 
 
-@pytest.mark.parametrize(
-    "wrong", [nat / example, nat, one, disagreement / nat, nat / disagreement / example], ids=str
-)
+@pytest.mark.parametrize("wrong", [nat / example, nat, one, disagreement / nat, nat / disagreement / example], ids=str)
 def test_multiplier_in_a_wrong_unit_is_an_error_naming_the_term(wrong):
     with pytest.raises(UnitError, match=r"in term 'consistency'.*λ·N_c·C̄"):
         consistency_nats(Quantity(3.0, wrong), Quantity(0.05, disagreement / example), 200)

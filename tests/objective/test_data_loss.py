@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from honest.model.two_head import HeadLogits
 from honest.objective.data_loss import data_nats, label_nll, whole_data_nats, world_nll
@@ -94,6 +96,11 @@ def np_whole_nats(params, sets):
     }
 
 
+@partial(jax.jit, static_argnums=2)
+def batch_nats(params, sets, counts):
+    return data_nats(predict(LinearPredictor(), params, sets), sets, counts)
+
+
 def labelled(rows):
     return int((np.asarray(rows.label_B) >= 0).sum())
 
@@ -128,7 +135,7 @@ def test_saturated_logits_are_finite_in_float32(right):
 def test_batch_means_are_scaled_to_the_declared_populations(x64):
     """N · (Σ over labelled rows / their number), with another N for each group."""
     params, sets = toy_params(), toy_sets()
-    nats = data_nats(predict(LinearPredictor(), params, sets), sets, Counts(70, 600, 5000, 1))
+    nats = batch_nats(params, sets, Counts(70, 600, 5000, 1))
     sums = np_whole_nats(params, sets)
     tokens = int((np.asarray(sets.world.world_targets_BxLxT) >= 0).sum())
     expected = {
@@ -145,32 +152,34 @@ def test_a_set_that_is_not_there_pays_nothing(x64):
     sets = toy_sets()._replace(untrusted=None, world=None)
     predictions = predict(LinearPredictor(), toy_params(), sets)
     assert set(data_nats(predictions, sets, Counts(7, 0, 0, 1))) == {"intended_head"}
-    assert set(whole_data_nats(LinearPredictor(), toy_params(), sets, chunk=4)) == {"intended_head"}
+    whole = jax.eval_shape(lambda params: whole_data_nats(LinearPredictor(), params, sets, chunk=4), toy_params())
+    assert set(whole) == {"intended_head"}
     assert data_nats(Predictions(None, None, None, None), sets, Counts(7, 0, 0, 1)) == {}
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 7, 100])
-def test_whole_sums_do_not_depend_on_the_chunk(x64, chunk):
+@pytest.mark.parametrize("chunk", [4, 7, 100])
+def test_whole_sums_and_their_gradients_do_not_depend_on_the_chunk(x64, chunk):
     """Chunks of 4 leave 3, 1 and 3 rows over in sets of 7, 5 and 11; a chunk of 100 is larger than any set."""
-    nats = whole_data_nats(LinearPredictor(), toy_params(), toy_sets(), chunk)
-    expected = np_whole_nats(toy_params(), toy_sets())
+    params, sets = toy_params(), toy_sets()
+
+    def whole(params):
+        nats = whole_data_nats(LinearPredictor(), params, sets, chunk)
+        return sum(quantity.to(nat) for quantity in nats.values()), nats
+
+    (_, nats), gradient = jax.jit(jax.value_and_grad(whole, has_aux=True))(params)
+    expected = np_whole_nats(params, sets)
     assert set(nats) == set(GROUPS)
     for group in GROUPS:
         assert float(nats[group].to(nat)) == pytest.approx(expected[group], rel=1e-12)
-
-
-def test_gradient_of_the_whole_sum_does_not_depend_on_the_chunk(x64):
-    def whole(params, chunk):
-        return sum(quantity.to(nat) for quantity in whole_data_nats(LinearPredictor(), params, toy_sets(), chunk).values())
-
-    chunked, unchunked = (jax.grad(whole)(toy_params(), chunk) for chunk in (4, 100))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), chunked, unchunked)
-    # and it is Xᵀ(p − onehot) over the labelled rows
-    rows, head = toy_sets().trusted, toy_params()["intended_head"]
-    has = np.asarray(rows.label_B) >= 0
-    p_BxK = np.exp(rows.x_BxF @ head) / np.exp(rows.x_BxF @ head).sum(axis=1, keepdims=True)
-    residual = (p_BxK - np.eye(ANSWERS)[np.asarray(rows.label_B)]) * has[:, None]
-    np.testing.assert_allclose(chunked["intended_head"], np.asarray(rows.x_BxF).T @ residual, rtol=1e-10, atol=1e-12)
+    # ∂/∂W of a label's nll is x (p − onehot)ᵀ
+    for head, rows in (("intended_head", sets.trusted), ("instrumental_head", sets.untrusted)):
+        x_BxF, label_B = np.asarray(rows.x_BxF), np.asarray(rows.label_B)
+        residual_BxK = softmax(x_BxF @ np.asarray(params[head]), axis=1) - np.eye(ANSWERS)[label_B]
+        np.testing.assert_allclose(gradient[head], x_BxF.T @ (residual_BxK * (label_B >= 0)[:, None]), atol=1e-12)
+    logits, targets = LinearPredictor().world_logits(params, sets.world), np.asarray(sets.world.world_targets_BxLxT)
+    residual = (softmax(np.asarray(logits), axis=-1) - np.eye(CLASSES)[targets]) * (targets >= 0)[..., None]
+    expected_trunk = np.asarray(sets.world.x_BxF).T @ residual.reshape(len(targets), -1)
+    np.testing.assert_allclose(gradient["trunk"], expected_trunk, atol=1e-12)
 
 
 def test_whole_populations_as_a_batch_are_exact(x64):
@@ -178,6 +187,6 @@ def test_whole_populations_as_a_batch_are_exact(x64):
     params, sets = toy_params(), toy_sets()
     tokens = int((np.asarray(sets.world.world_targets_BxLxT) >= 0).sum())
     counts = Counts(labelled(sets.trusted), labelled(sets.untrusted), tokens, 1)
-    nats = data_nats(predict(LinearPredictor(), params, sets), sets, counts)
-    for group, exact in whole_data_nats(LinearPredictor(), params, sets, chunk=3).items():
-        assert float(nats[group].to(nat)) == pytest.approx(float(exact.to(nat)), rel=1e-12)
+    nats = batch_nats(params, sets, counts)
+    for group, exact in np_whole_nats(params, sets).items():
+        assert float(nats[group].to(nat)) == pytest.approx(exact, rel=1e-12)

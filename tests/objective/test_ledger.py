@@ -11,6 +11,8 @@ from honest.objective.ledger import Entry, ledger
 from honest.objective.log_posterior import ObjectiveTerms, log_posterior
 from honest.units import Quantity, UnitError, bit, density, disagreement, example, nat
 
+VARIABLES = frozenset({"θ1.intended_head", "θ2.trunk"})
+
 
 def some_terms():
     """Contributions −1, −2, −4, … nats: a sum of them names what it holds."""
@@ -39,7 +41,7 @@ EXPECTED = [
 
 
 def test_rows_name_every_term_and_add_up_to_the_total():
-    rows, total = ledger(some_terms())
+    rows, total = ledger(some_terms(), VARIABLES)
     assert rows == EXPECTED
     assert total == 1.0
     assert total == sum(row.nats for row in rows)
@@ -52,23 +54,30 @@ def replaced(name, group, quantity):
     return terms._replace(**{name: {**getattr(terms, name), group: quantity}})
 
 
+def tagged(entry, quantity):
+    """With the variable that a prior's term is a density of."""
+    stages = {"first_prior": "θ1", "second_prior": "θ2"}
+    return density(quantity, f"{stages[entry.term]}.{entry.group}") if entry.term in stages else quantity
+
+
 @pytest.mark.parametrize("entry", EXPECTED, ids=lambda entry: f"{entry.term}-{entry.group}")
 def test_every_term_reaches_the_sum(entry):
-    changed = replaced(entry.term, entry.group, Quantity(entry.nats + 1000.0, nat))
-    assert float(log_posterior(changed).to(nat)) == 1001.0
-    rows, total = ledger(changed)
+    quantity = tagged(entry, Quantity(entry.nats + 1000.0, nat))
+    changed = replaced(entry.term, entry.group, quantity)
+    assert float(log_posterior(changed, VARIABLES).to(nat)) == 1001.0
+    rows, total = ledger(changed, VARIABLES)
     assert total == sum(row.nats for row in rows) == 1001.0
 
 
 @pytest.mark.parametrize("entry", EXPECTED, ids=lambda entry: f"{entry.term}-{entry.group}")
 @pytest.mark.parametrize("unit", [disagreement, nat / example], ids=str)
 def test_a_term_that_is_not_in_nat_is_an_error(entry, unit):
-    with pytest.raises(UnitError, match="in term 'log_posterior'.*missing factor"):
-        log_posterior(replaced(entry.term, entry.group, Quantity(1.0, unit)))
+    with pytest.raises(UnitError, match=r"in term 'log_posterior'.*missing factor"):
+        log_posterior(replaced(entry.term, entry.group, Quantity(1.0, unit)), VARIABLES)
 
 
 def test_bits_are_converted():
-    rows, total = ledger(replaced("data", "trunk", Quantity(-8.0, bit)))
+    rows, total = ledger(replaced("data", "trunk", Quantity(-8.0, bit)), VARIABLES)
     assert rows[2].nats == pytest.approx(-8 * math.log(2))
     assert total == pytest.approx(1.0 + 4.0 - 8 * math.log(2))
 
@@ -76,9 +85,17 @@ def test_bits_are_converted():
 def test_a_density_of_the_same_variable_twice_is_an_error():
     twice = replaced("second_prior", "trunk", density(Quantity(-1.0, nat), "θ1.intended_head"))
     with pytest.raises(UnitError, match=r"in term 'log_posterior'.*\{θ1.intended_head\} twice"):
-        log_posterior(twice)
+        log_posterior(twice, VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "missing", [{"first_prior": {}}, {"second_prior": {}}, {"second_prior": {"trunk": Quantity(-16.0, nat)}}], ids=str
+)
+def test_a_prior_that_is_left_out_or_untagged_is_an_error(missing):
+    with pytest.raises(UnitError, match=r"in term 'log_posterior'.*expected \{θ1.intended_head, θ2.trunk\}"):
+        log_posterior(some_terms()._replace(**missing), VARIABLES)
 
 
 def test_a_term_that_is_not_a_scalar_is_an_error():
-    with pytest.raises(UnitError, match="in term 'log_posterior'.*shape"):
-        log_posterior(some_terms()._replace(consistency=Quantity(jnp.ones(3), nat)))
+    with pytest.raises(UnitError, match=r"in term 'log_posterior'.*shape"):
+        log_posterior(some_terms()._replace(consistency=Quantity(jnp.ones(3), nat)), VARIABLES)

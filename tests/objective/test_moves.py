@@ -13,6 +13,7 @@ from honest.objective.log_partition.moves import hamiltonian_move, normal_like, 
 
 STIFFNESS, CENTRE = np.array([0.5, 4.0, 30.0]), np.array([1.0, -2.0, 0.5])
 CHAINS = 4000
+move = jax.jit(hamiltonian_move, static_argnums=(2, 4, 5))
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,7 @@ def test_unadjusted_moves_have_the_bias_of_their_recursion():
 
 def test_unadjusted_moves_are_always_taken():
     start = jnp.zeros(4)
-    moved = hamiltonian_move(jax.random.key(0), start, lambda u: -1e4 * jnp.sum(u**2), jnp.float32(1.0), 3, False)
+    moved = move(jax.random.key(0), start, lambda u: -1e4 * jnp.sum(u**2), jnp.float32(1.0), 3, False)
     assert bool(moved.accepted)
     assert float(moved.acceptance) == 0.0
     assert (np.asarray(moved.position) != 0).all()
@@ -108,42 +109,39 @@ def quartic_weight(u):
 def test_energy_error_is_of_second_order_in_the_step():
     """A trajectory of fixed length in half the steps has four times the error. 64 momenta from a place with a small
     gradient, from where most errors are upward, so that −log(acceptance) shows them."""
-
     with jax.enable_x64(True):
         start_D = jnp.full(20, -0.5)
         keys = jax.random.split(jax.random.key(3), 64)
         errors = []
         for steps in (20, 40):
-            move = partial(hamiltonian_move, steps=steps, adjusted=True)
             step = jnp.float64(0.64 / steps)
-            run = jax.jit(jax.vmap(lambda k, move=move, step=step: move(k, start_D, quartic_weight, step).acceptance))
-            errors.append(-np.log(run(keys)))
+            moved = jax.vmap(lambda k, n=steps, h=step: move(k, start_D, quartic_weight, h, n, True))(keys)
+            errors.append(-np.log(moved.acceptance))
     coarse, fine = errors
     rising = (coarse > 0) & (fine > 0)
     assert rising.sum() > 30
     assert coarse[rising].sum() / fine[rising].sum() == pytest.approx(4.0, rel=0.02)
 
 
+def no_weight(u):
+    return jnp.zeros(())
+
+
 @pytest.mark.parametrize("step_size", [1e-3, 0.3, 1.5])
 def test_without_a_weight_every_move_is_accepted_at_any_size(step_size):
-    """The Gaussian is followed exactly: no energy error at 10⁵ dimensions in float32, and |u|² stays that of N(0, I)."""
+    """The Gaussian is followed exactly: no energy error at 10⁵ dimensions in float32; |u|² stays that of N(0, I)."""
     position = jax.random.normal(jax.random.key(0), (100_000,))
-
-    @jax.jit
-    def move(key):
-        return hamiltonian_move(key, position, lambda u: jnp.zeros(()), jnp.float32(step_size), 32, True)
-
-    for seed in range(4):
-        moved = move(jax.random.key(seed))
+    for seed in range(1, 4):
+        moved = move(jax.random.key(seed), position, no_weight, jnp.float32(step_size), 16, True)
         assert float(moved.acceptance) == 1.0
         assert bool(moved.accepted)
         assert float(jnp.mean(moved.position**2)) == pytest.approx(1.0, abs=0.025)
 
 
 def test_free_directions_do_not_lower_the_acceptance():
-    """The same three stiff coordinates alone and beside 10⁵ free ones: equal acceptance within Monte-Carlo error."""
+    """The same three stiff coordinates alone and beside 20,000 free ones: equal acceptances, move by move."""
 
-    def mean_acceptance(free):
+    def acceptances(free):
         def log_weight(u):
             return -0.5 * 30.0 * jnp.sum((u["stiff"] - 0.3) ** 2)
 
@@ -151,9 +149,9 @@ def test_free_directions_do_not_lower_the_acceptance():
             u = {"free": jnp.zeros(free), "stiff": jnp.full(3, 0.3)}
             return hamiltonian_move(key, u, log_weight, jnp.float32(0.25), 4, True).acceptance
 
-        return np.asarray(jax.jit(lambda keys: jax.lax.map(accept, keys))(jax.random.split(jax.random.key(5), 200)))
+        return np.asarray(jax.jit(lambda keys: jax.lax.map(accept, keys))(jax.random.split(jax.random.key(5), 50)))
 
-    alone, beside = mean_acceptance(1), mean_acceptance(100_000)
+    alone, beside = acceptances(1), acceptances(20_000)
     assert alone.mean() < 0.97
     np.testing.assert_allclose(alone, beside, atol=1e-5)  # the momenta of the stiff leaf are the same draws
 
@@ -164,7 +162,7 @@ def test_a_diverged_trajectory_is_rejected(outside):
         return jnp.where(jnp.max(jnp.abs(u)) > 1e-3, outside, 0.0)
 
     start = jnp.zeros(5)
-    moved = hamiltonian_move(jax.random.key(0), start, log_weight, jnp.float32(0.3), 4, True)
+    moved = move(jax.random.key(0), start, log_weight, jnp.float32(0.3), 4, True)
     assert float(moved.acceptance) == 0.0
     assert not bool(moved.accepted)
     np.testing.assert_array_equal(moved.position, start)
@@ -172,7 +170,7 @@ def test_a_diverged_trajectory_is_rejected(outside):
 
 def test_an_overflowing_trajectory_is_rejected():
     start = jnp.ones(5)
-    moved = hamiltonian_move(jax.random.key(0), start, lambda u: -1e6 * jnp.sum(u**4), jnp.float32(1.0), 20, True)
+    moved = move(jax.random.key(0), start, lambda u: -1e6 * jnp.sum(u**4), jnp.float32(1.0), 20, True)
     assert float(moved.acceptance) == 0.0
     np.testing.assert_array_equal(moved.position, start)
 
