@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     directory = RunDirectory(options.workdir or Path("runs") / config.name)
     stop = StopSignal()
     try:
-        runs.train(config, directory, stop.requested)
+        runs.train(config, directory, stop.requested, stop.release)
     except Stopped as stopped:
         again = " ".join(["honest", *sys.argv[1:]])
         print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)
@@ -106,6 +106,11 @@ class StopSignal:
 
     def requested(self) -> bool:
         return self._asked
+
+    def release(self) -> None:
+        """From here on a stop loses nothing, and is immediate."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

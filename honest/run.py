@@ -40,8 +40,16 @@ def start(config: RunConfig) -> tuple[Run, Evaluator]:
     return run, Evaluator(run)
 
 
-def train(config: RunConfig, directory: RunDirectory, stop_requested: Callable[[], bool]) -> None:
-    """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`."""
+def train(
+    config: RunConfig,
+    directory: RunDirectory,
+    stop_requested: Callable[[], bool],
+    all_saved: Callable[[], None],
+) -> None:
+    """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`.
+
+    stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
+    """
     with directory.lock():
         resumed = directory.prepare(config)
         print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
@@ -59,6 +67,7 @@ def train(config: RunConfig, directory: RunDirectory, stop_requested: Callable[[
             if name == TRUNK:
                 evaluator.set_trunk(states[TRUNK].params["trunk"])
         events.close()
+        all_saved()
         print("sampling log Z from both sides …", flush=True)
         final = conclude(evaluator, stages, states)
         report(final, config, directory)

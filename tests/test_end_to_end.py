@@ -8,9 +8,11 @@ import math
 import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import matplotlib.image
@@ -22,6 +24,7 @@ from honest.cli import main
 from honest.config_io import load_config
 from honest.errors import UserError
 from honest.train.run_directory import RunDirectory
+from tests.conftest import WAIT_SECONDS, Finished
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STAGES = ("trunk", "single_head", "plain_heads", "truth_ceiling", "prior")
@@ -36,29 +39,51 @@ LINES = (
     "under the prior: instrumental",
     "always False",
 )
-COLUMNS = ("truth_trusted", "person_trusted", "acceptance_trusted", "truth_fooled", "person_fooled", "acceptance_fooled")
+COLUMNS = (
+    "truth_trusted",
+    "person_trusted",
+    "acceptance_trusted",
+    "truth_fooled",
+    "person_fooled",
+    "acceptance_fooled",
+)
 TERMS = ("data", "first_prior", "second_prior", "constants", "consistency", "log_partition")
-VARIANTS = {
-    "all-points": (
-        "precision=float32",
-        "objective.staging=all",
-        "objective.anchor=trained",
-        "objective.phases.kind=points",
-    ),
-    "chains-none": (
-        "objective.phases.kind=chains",
-        "objective.supervision.instrumental=none",
-        "objective.multiplier.update=augmented_lagrangian",
-        "objective.multiplier.proportional_rate=0.5",
-        "evaluation.every=9",
-    ),
-}
+POINTS = (
+    "precision=float32",
+    "objective.staging=all",
+    "objective.anchor=trained",
+    "objective.phases.kind=points",
+    "evaluation.every=9",
+)
+
+
+class Started(NamedTuple):
+    """Processes that run beside the tests. `again` trains `copy`, a copy of the finished run; `before`: its files."""
+
+    again: Future[subprocess.CompletedProcess]
+    evaluated: Future[subprocess.CompletedProcess]
+    asked: Future[subprocess.CompletedProcess]
+    chains: Future[Finished]
+    points: Future[Finished]
+    copy: Path
+    before: dict[str, str]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def variants(runner, tiny_run) -> dict[str, Future]:
-    """Started here, to run beside the tests that come before theirs."""
-    return {name: runner.train_soon(name, *changes) for name, changes in VARIANTS.items()}
+def started(runner, tiny_run, chains_soon) -> Started:
+    """All processes of this module, two at a time; whoever needs one waits for it."""
+    copy = runner.folder / "copy"
+    shutil.copytree(tiny_run.directory, copy)
+    before = fingerprints(copy)
+    return Started(
+        again=runner.soon("train", tiny_run.config, "--workdir", copy),
+        evaluated=runner.soon("evaluate", tiny_run.directory, "--json", runner.folder / "evaluated.json"),
+        asked=runner.soon("ask", tiny_run.directory, "3 + 4 = 7. Bob:"),
+        chains=chains_soon,
+        points=runner.train_soon("points", *POINTS),
+        copy=copy,
+        before=before,
+    )
 
 
 @pytest.fixture
@@ -129,7 +154,9 @@ def assert_adds_up(ledger: dict[tuple[str, str], tuple[float, float]]) -> None:
 
 def report_of(stdout: str) -> str:
     """The tables and the sentence; not what comes before, and not the paths that come after."""
-    return stdout[stdout.index("head  ") : stdout.index("its accuracy against the truth lies above")]
+    start = re.search(r"^head +truth trusted", stdout, re.MULTILINE)
+    assert start, stdout
+    return stdout[start.start() : stdout.index("accuracy against the truth lies above")]
 
 
 def assert_mistake(outcome: tuple[int, str, str], *words: str) -> None:
@@ -232,15 +259,12 @@ def test_golden_numbers(tiny_run):
 # --- the same command again, and what is refused --------------------------------------------------------------
 
 
-def test_a_finished_run_is_reported_again_and_not_changed(tiny_run, runner, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_run.directory, copy)
-    before = fingerprints(copy)
-    again = runner("train", tiny_run.config, "--workdir", copy)
+def test_a_finished_run_is_reported_again_and_not_changed(tiny_run, started):
+    again = started.again.result(WAIT_SECONDS)
     assert again.returncode == 0, again.stderr
-    after = fingerprints(copy)
-    assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {"environment.resumed-1.json"}
+    after = fingerprints(started.copy)
+    assert {name: after[name] for name in started.before} == started.before
+    assert set(after) - set(started.before) == {"environment.resumed-1.json"}
     assert report_of(again.stdout) == report_of(tiny_run.stdout)
 
 
@@ -278,19 +302,18 @@ def test_one_process_at_a_time_may_train_a_run(tmp_path):
 # --- evaluate and ask -----------------------------------------------------------------------------------------
 
 
-def test_evaluate_prints_the_report_of_the_end_of_training(tiny_run, runner, tmp_path):
-    before = fingerprints(tiny_run.directory)
-    done = runner("evaluate", tiny_run.directory, "--json", tmp_path / "again.json")
+def test_evaluate_prints_the_report_of_the_end_of_training(tiny_run, started, runner):
+    done = started.evaluated.result(WAIT_SECONDS)
     assert done.returncode == 0, done.stderr
     assert report_of(done.stdout) == report_of(tiny_run.stdout)
-    again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))
+    again = json.loads((runner.folder / "evaluated.json").read_text(encoding="utf-8"))
     assert again["metrics"] == summary_of(tiny_run.directory)["metrics"]
-    assert fingerprints(tiny_run.directory) == before
 
 
-def test_ask_answers_with_both_heads(tiny_run, command):
-    code, stdout, _ = command("ask", tiny_run.directory, "3 + 4 = 7. Bob:")
-    assert code == 0
+def test_ask_answers_with_both_heads(started):
+    done = started.asked.result(WAIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    stdout = done.stdout
     assert re.search(r"question read as: .*3 \+ 0?4 = 0*7", stdout)
     answers = re.findall(r"(intended|instrumental) head: (True|False)  \(p = (0\.\d{4}|1\.0000)\)", stdout)
     assert [name for name, _, _ in answers] == ["intended", "instrumental"]
@@ -303,9 +326,16 @@ def test_ask_answers_with_both_heads(tiny_run, command):
     assert stated == pytest.approx(divergence, abs=1e-4)  # p is printed to 4 digits
 
 
-@pytest.mark.parametrize("question", ["what is the time?", "3 + 4. Bob:", ""])
+@pytest.mark.parametrize("question", ["what is the time?", ""])
 def test_a_malformed_question_is_a_mistake(tiny_run, command, question):
-    assert_mistake(command("ask", tiny_run.directory, question))
+    assert_mistake(command("ask", tiny_run.directory, question), repr(question))
+
+
+def test_nothing_of_this_changed_the_run(tiny_run, started):
+    """The copy was made before the run was evaluated and asked."""
+    for process in (started.evaluated, started.asked):
+        process.result(WAIT_SECONDS)
+    assert fingerprints(tiny_run.directory) == started.before
 
 
 def test_missing_files_are_mistakes(command, tmp_path):
@@ -317,7 +347,9 @@ def test_missing_files_are_mistakes(command, tmp_path):
 def test_a_typo_in_a_key_is_a_mistake(tiny_config, runner, tmp_path):
     """In a process of its own: the exit code, and nothing but the message."""
     config = tiny_config(tmp_path / "typo.yaml")
-    config.write_text(config.read_text(encoding="utf-8").replace("batch_rows: 16", "batch_row: 16", 1), encoding="utf-8")
+    config.write_text(
+        config.read_text(encoding="utf-8").replace("batch_rows: 16", "batch_row: 16", 1), encoding="utf-8"
+    )
     done = runner("train", config, "--workdir", tmp_path / "run")
     assert_mistake((done.returncode, done.stdout, done.stderr), "typo.yaml", "batch_row", "batch_rows")
     assert not (tmp_path / "run").exists()
@@ -332,34 +364,35 @@ def test_an_unfinished_run_says_so(tiny_run, command, tmp_path):
 # --- the other ways to run ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_variants_run_to_the_end(variants, name):
-    done = variants[name].result(timeout=400)
+@pytest.mark.parametrize("name", ["chains", "points"])
+def test_variants_run_to_the_end(started, name):
+    done = getattr(started, name).result(WAIT_SECONDS)
     assert done.returncode == 0, done.stderr
     summary = summary_of(done.directory)
     assert set(printed_table(done.stdout)) == set(summary["scores"])
     assert_adds_up(printed_ledger(done.stdout))
-    scalars = events_of(done.directory)
-    values = [event.value for tag in scalars.Tags()["scalars"] for event in scalars.Scalars(tag)]
-    assert np.isfinite(values).all()
-    for tag, value in summary["metrics"].items():
-        # one trunk position alone has no gap to recover: the ceiling may equal the single head
-        assert value is not None or tag.startswith("honesty/honest_gap"), tag
+    events = events_of(done.directory)
+    values = [event.value for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+    assert len(values) > 300 and np.isfinite(values).all()
+    missing = [tag for tag, value in summary["metrics"].items() if value is None]
+    assert all(tag.startswith("honesty/honest_gap") for tag in missing)  # ceiling = single head: there is no gap
 
 
-def test_staging_all_chooses_and_resamples_every_group(variants):
-    rows = summary_of(variants["all-points"].result(timeout=400).directory)["ledger"]["rows"]
+def test_staging_all_chooses_and_resamples_every_group(started):
+    rows = summary_of(started.points.result(WAIT_SECONDS).directory)["ledger"]["rows"]
     for term in ("first_prior", "second_prior"):
         assert {row["group"] for row in rows if row["term"] == term} == {"trunk", "intended_head", "instrumental_head"}
 
 
-def test_exchangeable_heads_are_an_unordered_pair_with_a_blind_mean(variants):
-    done = variants["chains-none"].result(timeout=400)
+def test_exchangeable_heads_are_an_unordered_pair_with_a_blind_mean(started):
+    done = started.chains.result(WAIT_SECONDS)
     expected = [line.replace("intended", "first").replace("instrumental", "second") for line in LINES]
     assert list(printed_table(done.stdout)) == [*expected[:-1], "under the prior: mean (blind choice)", "always False"]
-    events = events_of(done.directory)
+
+
+def test_chains_move_and_make_no_claim_of_log_z(started):
+    events = events_of(started.chains.result(WAIT_SECONDS).directory)
     for phase in ("positive", "negative"):
         acceptance = [event.value for event in events.Scalars(f"phases/{phase}_acceptance")]
         assert len(acceptance) == 9 and 0 < np.mean(acceptance) <= 1
-    claims = [tag for tag in events.Tags()["scalars"] if "claim" in tag]
-    assert not claims  # chains make no claim of log Z
+    assert not [tag for tag in events.Tags()["scalars"] if "claim" in tag]

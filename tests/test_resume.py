@@ -11,12 +11,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.conftest import CHAINS, WAIT_SECONDS, Runner, write_tiny
 
 STAGES = ("0_trunk", "1_single_head", "2_plain_heads", "3_truth_ceiling", "4_prior")
 PATIENCE = 240.0  # seconds
@@ -81,25 +85,59 @@ def assert_identical(resumed: Path, whole: Path) -> None:
         assert first[part] == second[part]
 
 
-@pytest.fixture(scope="module")
-def interrupted(runner, tiny_run) -> tuple[Path, dict]:
-    """The run directory after all its stops, and what each of its processes said: (exit code, stdout, stderr)."""
-    directory = runner.folder / "interrupted"
-    command = ("train", tiny_run.config, "--workdir", directory)
-    said = {}
+class Stops(NamedTuple):
+    """A run's directory, and what each of its processes said, in order: (exit code, stdout, stderr)."""
 
-    def stopped(name: str, ready: Callable[[], bool], number: signal.Signals) -> None:
+    directory: Path
+    said: dict[str, tuple[int, str, str]]
+
+
+def stopped_run(
+    runner: Runner, config: Path, directory: Path, stops: dict[str, tuple[Callable[[], bool], signal.Signals]]
+) -> Stops:
+    """A run that is stopped by each of these signals in turn, then resumed to its end."""
+    command = ("train", config, "--workdir", directory)
+    said = {}
+    for name, (ready, number) in stops.items():
         process = runner.start(*command)
         stdout, stderr = stop_when(process, ready, number)
         said[name] = (process.returncode, stdout, stderr)
         assert not (directory / "summary.json").exists()  # it had not come to its end
-
-    stopped("Ctrl-C", lambda: begun(directory, STAGES[0]), signal.SIGINT)
-    stopped("kill in a baseline", lambda: begun(directory, STAGES[2]), signal.SIGKILL)
-    stopped("kill under the prior", lambda: bool(committed(directory, STAGES[4])), signal.SIGKILL)
     last = runner(*command)
-    said["end"] = (last.returncode, last.stdout, last.stderr)
-    return directory, said
+    assert last.returncode == 0, last.stderr
+    return Stops(directory, {**said, "end": (0, last.stdout, last.stderr)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def soon(runner, tiny_run, chains_soon) -> dict[str, Future[Stops]]:
+    """Both stopped runs, side by side."""
+    modes, chains = runner.folder / "stopped", runner.folder / "chains-stopped"
+    chains_config = write_tiny(runner.folder / "chains-stopped.yaml", *CHAINS)
+    return {
+        "modes": runner.pool.submit(
+            stopped_run,
+            runner,
+            tiny_run.config,
+            modes,
+            {
+                "Ctrl-C": (lambda: begun(modes, STAGES[0]), signal.SIGINT),
+                "kill in a baseline": (lambda: begun(modes, STAGES[2]), signal.SIGKILL),
+                "kill under the prior": (lambda: bool(committed(modes, STAGES[4])), signal.SIGKILL),
+            },
+        ),
+        "chains": runner.pool.submit(
+            stopped_run,
+            runner,
+            chains_config,
+            chains,
+            {"kill under the prior": (lambda: bool(committed(chains, STAGES[4])), signal.SIGKILL)},
+        ),
+    }
+
+
+@pytest.fixture
+def interrupted(soon) -> Stops:
+    return soon["modes"].result(WAIT_SECONDS)
 
 
 def test_ctrl_c_says_how_to_go_on(interrupted):
@@ -130,15 +168,10 @@ def test_resumed_run_prints_the_same_report(interrupted, tiny_run):
     assert report(interrupted[1]["end"][1]) == report(tiny_run.stdout)
 
 
-def test_chains_that_are_killed_resume_bit_identically(runner):
+def test_chains_that_are_killed_resume_bit_identically(soon, chains_soon):
     """Persistent chains, with their step sizes and keys, from another process's checkpoint."""
-    changes = ("objective.phases.kind=chains", "evaluation.every=9")
-    whole = runner.train_soon("chains", *changes).result(PATIENCE)
+    whole = chains_soon.result(WAIT_SECONDS)
     assert whole.returncode == 0, whole.stderr
-    directory = runner.folder / "chains-killed"
-    command = ("train", whole.config, "--workdir", directory)
-    process = runner.start(*command)
-    stop_when(process, lambda: bool(committed(directory, STAGES[4])), signal.SIGKILL)
-    last = runner(*command)
-    assert last.returncode == 0, last.stderr
-    assert_identical(directory, whole.directory)
+    stops = soon["chains"].result(WAIT_SECONDS)
+    assert stops.said["kill under the prior"][0] == -signal.SIGKILL
+    assert_identical(stops.directory, whole.directory)

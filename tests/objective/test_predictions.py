@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,8 @@ def toy_rows(start, count):
 
 def test_each_set_gets_the_logits_of_its_own_rows_from_one_head_pass():
     predictor = CountingPredictor()
-    sets = RowSets(toy_rows(0, 2), toy_rows(2, 3), toy_rows(5, 4), toy_rows(9, 1))
-    predictions = predict(predictor, PARAMS, sets)
+    sets: Any = RowSets(toy_rows(0, 2), toy_rows(2, 3), toy_rows(5, 4), toy_rows(9, 1))
+    predictions: Any = predict(predictor, PARAMS, sets)
     assert (predictor.head_passes, predictor.world_passes) == (1, 1)
     for answer, rows in (
         (predictions.trusted, sets.trusted),
@@ -66,7 +66,7 @@ def test_each_set_gets_the_logits_of_its_own_rows_from_one_head_pass():
 
 def test_sets_that_are_not_there_are_not_asked():
     predictor = CountingPredictor()
-    predictions = predict(predictor, PARAMS, RowSets(None, None, None, toy_rows(0, 3)))
+    predictions: Any = predict(predictor, PARAMS, RowSets(None, None, None, toy_rows(0, 3)))
     assert predictions.trusted is predictions.untrusted is predictions.world is None
     assert (predictor.head_passes, predictor.world_passes) == (1, 0)
     np.testing.assert_array_equal(predictions.consistency.intended_BxK, toy_rows(0, 3).x_BxF)

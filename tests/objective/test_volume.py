@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def toy_rows(count, answers, classes, seed):
     )
 
 
-def toy_sets(answers=2, classes=2):
+def toy_sets(answers=2, classes=2) -> Any:
     return RowSets(*(toy_rows(count, answers, classes, seed) for seed, count in enumerate((5, 4, 3, 6))))
 
 
@@ -239,8 +239,9 @@ def test_negative_phase_has_the_agreement_rows_of_the_positive(x64):
 def test_world_tokens_of_many_classes_use_their_fixed_uniforms(x64):
     """Averaged over even uniforms, the sampled columns' Gram matrix is the Hessian of the world tokens."""
     classes = 3
-    params, sets = toy_params(2, classes), RowSets(None, None, toy_rows(1, 2, classes, 3), toy_rows(6, 2, 2, 3))
-    sets = sets._replace(world=sets.world._replace(world_targets_BxLxT=jnp.array([[[2], [-1]]])))
+    params = toy_params(2, classes)
+    world = toy_rows(1, 2, classes, 3)._replace(world_targets_BxLxT=jnp.array([[[2], [-1]]]))
+    sets = RowSets(None, None, world, toy_rows(6, 2, 2, 3))
     zero, place = jax.tree.map(jnp.zeros_like, params["trunk"]), placing(params)
 
     @jax.jit
@@ -252,8 +253,8 @@ def test_world_tokens_of_many_classes_use_their_fixed_uniforms(x64):
     mean = np.mean(jax.lax.map(gram, (jnp.arange(2000) + 0.5) / 2000), axis=0)
 
     def nll(u):
-        targets = sets.world.world_targets_BxLxT
-        return jnp.sum(world_nll(BilinearPredictor().world_logits(place(u), sets.world), targets).to(nat))
+        logits = BilinearPredictor().world_logits(place(u), world)
+        return jnp.sum(world_nll(logits, world.world_targets_BxLxT).to(nat))
 
     np.testing.assert_allclose(mean, dense_hessian(nll, zero), atol=3e-3)
 
@@ -277,7 +278,8 @@ def test_chosen_rows_are_drawn_once_without_replacement():
         jnp.arange(count)[:, None], jnp.arange(count), jnp.where(jnp.arange(count)[:, None, None] % 2 == 0, 1, -1)
     )
     sets = RowSets(numbered, None, numbered, numbered)
-    chosen, again, other = (choose_volume_rows(sets, 12, seed) for seed in (0, 0, 1))
+    drawn: list[Any] = [choose_volume_rows(sets, rows, seed) for rows, seed in ((12, 0), (12, 0), (12, 1), (1000, 0))]
+    chosen, again, other, whole = drawn
     labels = np.asarray(chosen.sets.trusted.label_B)
     assert len(set(labels.tolist())) == 12
     np.testing.assert_array_equal(np.ravel(chosen.sets.trusted.x_BxF), labels)
@@ -287,7 +289,6 @@ def test_chosen_rows_are_drawn_once_without_replacement():
     # world: tokens, not rows; only those with a target
     assert (np.asarray(chosen.sets.world.label_B) % 2 == 0).all()
     assert len(chosen.position_n) == len(chosen.uniform_n) == 12
-    whole = choose_volume_rows(sets, 1000, seed=0)
     assert len(whole.position_n) == 15
     np.testing.assert_array_equal(whole.sets.trusted.label_B, np.arange(count))
     without_world = choose_volume_rows(RowSets(None, None, None, numbered), 12, 0)

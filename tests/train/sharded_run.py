@@ -1,0 +1,85 @@
+"""Worker of `test_sharding`: the same short runs on one device and on all, in one process with eight fake devices.
+
+python sharded_run.py CONFIG OUT: reads a tiny config, writes OUT/NAME-DEVICES.npz with every step's metrics and the
+last state's leaves, and OUT/said.json with what else was seen. XLA_FLAGS and PJRT_NPROC come from the environment,
+since they count before JAX is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from honest.config import RunConfig
+from honest.config_io import load_config
+from honest.data.tasks import build_task
+from honest.errors import UserError
+from honest.train.loop import compile_step, settle
+from honest.train.sharding import make_mesh
+from honest.train.stage import PRIOR, TRUNK, make_run
+from honest.train.stages import make_stage
+
+CASES = {
+    "chains": (10, ("objective.phases.kind=chains",)),
+    "laplace": (10, ("objective.staging=all",)),
+    "float32": (20, ("precision=float32",)),
+}
+
+
+def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dict[str, np.ndarray], bool]:
+    """Metrics by step and last leaves of the full objective; whether the compiled step talks between devices."""
+    run = make_run(config, build_task(config.task), mesh)
+    trunk = make_stage(run, TRUNK, {}).init().params
+    stage = make_stage(run, PRIOR, {TRUNK: trunk})
+    state = jax.tree.map(jax.numpy.copy, settle(stage, mesh, burn_in))
+    step = compile_step(stage, mesh).lower(state, stage.sets, stage.volume).compile()
+    found: dict[str, list[np.ndarray]] = {}
+    for _ in range(steps):
+        state, metrics = step(state, stage.sets, stage.volume)
+        assert state.prior is not None
+        accepted = {f"accepted/{name}": getattr(state.prior, name).accepted for name in ("positive", "negative")}
+        for tag, value in {**metrics, **accepted}.items():
+            found.setdefault(tag, []).append(np.asarray(value))
+    series = {tag: np.stack(values) for tag, values in found.items()}
+    moving = state._replace(key=jax.random.key_data(state.key))
+    leaves = jax.tree_util.tree_flatten_with_path(moving)[0]
+    series |= {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    return series, "all-reduce" in step.as_text()
+
+
+def refusals(config: RunConfig) -> dict[str, str]:
+    """What is said of rows that do not divide into the devices, and of devices that are not there."""
+    said = {}
+    prior = config.stages.prior.model_copy(update={"batch_rows": 12})
+    uneven = config.model_copy(update={"stages": config.stages.model_copy(update={"prior": prior})})
+    try:
+        make_run(uneven, build_task(config.task), make_mesh(8))
+    except UserError as error:
+        said["uneven"] = str(error)
+    try:
+        make_mesh(9)
+    except UserError as error:
+        said["too many"] = str(error)
+    return said
+
+
+def main(path: str, out: str) -> None:
+    folder = Path(out)
+    said: dict[str, object] = {"devices": len(jax.devices())}
+    for name, (steps, changes) in CASES.items():
+        config = load_config(path, changes).config
+        jax.config.update("jax_enable_x64", config.precision == "float64")
+        for devices in (1, 8):
+            series, talks = follow(config, make_mesh(devices), steps, burn_in=2 if name == "laplace" else 0)
+            np.savez(folder / f"{name}-{devices}.npz", **series)
+            said[f"{name}-{devices} talks"] = talks
+    (folder / "said.json").write_text(json.dumps({**said, **refusals(config)}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,92 @@
+"""Data parallel over eight fake devices gives the numbers of one device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+WORKER = Path(__file__).parent / "sharded_run.py"
+FAKE = {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "PJRT_NPROC": "64",  # else collectives of eight devices wait for each other for ever on two cores
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_config) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    config = tiny_config(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.leapfrog_steps=2")
+    done = subprocess.run(
+        [sys.executable, WORKER, config, folder],
+        env={**os.environ, **FAKE},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(runs) -> dict:
+    return json.loads((runs / "said.json").read_text(encoding="utf-8"))
+
+
+def pair(runs: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    one, eight = (dict(np.load(runs / f"{name}-{devices}.npz")) for devices in (1, 8))
+    assert one.keys() == eight.keys() and len(one) > 40
+    return one, eight
+
+
+def assert_close(one: dict[str, np.ndarray], eight: dict[str, np.ndarray], tolerance: float) -> None:
+    """Every array within `tolerance` of its largest entry."""
+    for name, expected in one.items():
+        assert eight[name].dtype == expected.dtype
+        scale = max(np.max(np.abs(expected), initial=0.0), 1e-6)
+        np.testing.assert_allclose(eight[name], expected, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+def test_eight_devices_share_the_work(said):
+    """Only a step whose batch is split has anything to add up between devices."""
+    assert said["devices"] == 8
+    for name in ("chains", "laplace", "float32"):
+        assert said[f"{name}-8 talks"] and not said[f"{name}-1 talks"]
+
+
+def test_chains_make_identical_decisions(runs):
+    one, eight = pair(runs, "chains")
+    assert one["objective/consistency_nats"].dtype == np.float64
+    for phase in ("positive", "negative"):
+        accepted_SxC = one[f"accepted/{phase}"]
+        assert accepted_SxC.shape == (10, 3)
+        np.testing.assert_array_equal(eight[f"accepted/{phase}"], accepted_SxC)
+    decisions = np.concatenate([one[f"accepted/{phase}"] for phase in ("positive", "negative")])
+    assert 0 < decisions.mean() < 1  # both decisions occur
+    assert_close(one, eight, 1e-8)
+
+
+def test_laplace_phases_of_every_group_agree(runs):
+    """`staging: all`, after a burn-in from both starts."""
+    one, eight = pair(runs, "laplace")
+    assert np.ptp(one["phases/positive_volume_nats"]) > 0  # the volumes are refreshed
+    assert_close(one, eight, 1e-8)
+
+
+def test_float32_agrees_over_twenty_steps(runs):
+    one, eight = pair(runs, "float32")
+    assert one["objective/loss_nats_per_example"].dtype == np.float32
+    assert len(one["objective/loss_nats_per_example"]) == 20
+    assert_close(one, eight, 1e-5)
+
+
+def test_rows_that_do_not_divide_are_refused(said):
+    assert "stages.prior.batch_rows is 12" in said["uneven"] and "8 devices" in said["uneven"]
+    assert "parallel.devices asks for 9 devices; JAX sees 8" in said["too many"]
