@@ -60,7 +60,7 @@ objective:
   multiplier:
     update: multiplicative
     tolerance: 0.001 disagreement/example
-    initial: 1.0 nat/disagreement
+    initial: 10.0 nat/disagreement
     minimum: 0.01 nat/disagreement
     maximum: 100.0 nat/disagreement
     rate: 0.02

@@ -23,7 +23,7 @@ FAKE = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_config) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
-    config = tiny_config(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.leapfrog_steps=2")
+    config = tiny_config(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.chunk_rows=256")
     done = subprocess.run(
         [sys.executable, WORKER, config, folder],
         env={**os.environ, **FAKE},
@@ -74,13 +74,14 @@ def test_chains_make_identical_decisions(runs):
 
 
 def test_laplace_phases_of_every_group_agree(runs):
-    """`staging: all`, after a burn-in from both starts."""
+    """`staging: all`."""
     one, eight = pair(runs, "laplace")
     assert np.ptp(one["phases/positive_volume_nats"]) > 0  # the volumes are refreshed
     assert_close(one, eight, 1e-8)
 
 
 def test_float32_agrees_over_twenty_steps(runs):
+    """Points, after a burn-in from both starts."""
     one, eight = pair(runs, "float32")
     assert one["objective/loss_nats_per_example"].dtype == np.float32
     assert len(one["objective/loss_nats_per_example"]) == 20
