@@ -91,7 +91,7 @@ stages:
   prior:
     steps: 9
     batch_rows: 16
-    optimizer: {learning_rate: 2.0e-3, weight_decay: 0.0, warmup_steps: 2, schedule: cosine, clip_norm: 100.0}
+    optimizer: {learning_rate: 3.0e-2, weight_decay: 0.0, warmup_steps: 2, schedule: cosine, clip_norm: 100.0}
 evaluation:
   every: 3
   log_every: 1

@@ -100,7 +100,7 @@ def text(final: Final, config: Any) -> str:
             if "objective/log_partition_claim_nats" in claims
             else ""
         )
-        + f". Bits recovered (from the bound that claims fewer): {-final.ledger.log_partition / LN2:.1f}; "
+        + f". Bits recovered (from the bound that claims fewer): {0.0 - final.ledger.log_partition / LN2:.1f}; "
         f"bits spent on the priors, constants excluded: {bits_spent(final.ledger):.1f}.",
         "",
         final.sentence,

@@ -79,7 +79,7 @@ def main(path: str, out: str) -> None:
         jax.config.update("jax_enable_x64", config.precision == "float64")
         for devices in (1, 8):
             series, talks = follow(config, make_mesh(devices), steps, burn_in)
-            np.savez(folder / f"{name}-{devices}.npz", **series)
+            np.savez(folder / f"{name}-{devices}.npz", allow_pickle=False, **series)
             said[f"{name}-{devices} talks"] = talks
     (folder / "said.json").write_text(json.dumps({**said, **refusals(config)}), encoding="utf-8")
 

@@ -119,38 +119,36 @@ def annealed(
     def draw(k: jax.Array, count: int) -> Tree:
         return jax.vmap(lambda p: normal_like(jax.random.fold_in(k, p), like))(jnp.arange(count))
 
-    log_step_T = jnp.full(temperatures, math.log(step_size), dtype)
-    for round_ in range(PILOT_ROUNDS):
+    def pilot(log_step_T: jax.Array, round_: jax.Array) -> tuple[jax.Array, None]:
         round_key = jax.random.fold_in(pilot_key, round_)
         _, _, acceptance = _pass(round_key, draw(round_key, 1), log_weight, betas, jnp.exp(log_step_T), leapfrog, True)
         surplus_T = acceptance[:, 0] - TARGET_ACCEPTANCE
-        log_step_T = jnp.minimum(log_step_T + PILOT_GAIN * (PILOT_ROUNDS - round_) * surplus_T, 0.0)
-    steps_T = jnp.exp(log_step_T)
+        gain = PILOT_GAIN * (PILOT_ROUNDS - round_).astype(dtype)
+        return jnp.minimum(log_step_T + gain * surplus_T, 0.0), None
+
+    # Scans over pilot rounds and over families of starts, so that each pass is compiled once.
+    first = jnp.full(temperatures, math.log(step_size), dtype)
+    steps_T = jnp.exp(jax.lax.scan(pilot, first, jnp.arange(PILOT_ROUNDS))[0])
 
     start_P = draw(prior_key, particles)
     forward_P, end_P, acceptance = _pass(forward_key, start_P, log_weight, betas, steps_T, leapfrog, True)
     estimate = _log_mean_exp(forward_P)
     allowance = math.log(1 / tail_probability)
 
-    def upper_from(k: jax.Array, starts_P: Tree) -> jax.Array:
+    def upper_from(family: tuple[jax.Array, Tree]) -> jax.Array:
         # Equilibrate at β = 1 with as many moves as there are bridges, then anneal down.
+        k, starts_P = family
         flat = jnp.ones(temperatures + 1, dtype)
-        _, settled_P, _ = _pass(
-            jax.random.fold_in(k, 0),
-            starts_P,
-            log_weight,
-            flat,
-            jnp.full_like(steps_T, steps_T[-1]),
-            leapfrog,
-            True,
-        )
+        last_T = jnp.full_like(steps_T, steps_T[-1])
+        _, settled_P, _ = _pass(jax.random.fold_in(k, 0), starts_P, log_weight, flat, last_T, leapfrog, True)
         reverse_P, _, _ = _pass(jax.random.fold_in(k, 1), settled_P, log_weight, betas, steps_T, leapfrog, False)
         return -_log_mean_exp(-reverse_P)
 
-    upper = upper_from(reverse_key, end_P)
+    families = [(reverse_key, end_P)]
     if extra_start is not None:
         repeated = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (particles, *leaf.shape)), extra_start)
-        upper = jnp.maximum(upper, upper_from(extra_key, repeated))
+        families.append((extra_key, repeated))
+    upper = jnp.max(jax.lax.map(upper_from, jax.tree.map(lambda *leaves: jnp.stack(leaves), *families)))
     normalised_P = jnp.exp(forward_P - _logsumexp(forward_P))
     return LogPartition(
         estimate=estimate,
