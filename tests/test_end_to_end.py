@@ -249,11 +249,12 @@ def test_logged_and_final_values_agree(tiny_run):
 
 
 def test_golden_numbers(tiny_run):
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    metrics = summary_of(tiny_run.directory)["metrics"]
-    assert set(metrics) == set(golden["metrics"])
-    for tag, value in golden["metrics"].items():
-        assert metrics[tag] == pytest.approx(value, rel=golden["relative_tolerance"], abs=1e-9), tag
+    golden, summary = json.loads(GOLDEN.read_text(encoding="utf-8")), summary_of(tiny_run.directory)
+    accuracies = {name: scores["truth_fooled"]["value"] for name, scores in summary["scores"].items()}
+    for found, expected in ((summary["metrics"], golden["metrics"]), (accuracies, golden["truth_fooled"])):
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            assert found[name] == pytest.approx(value, rel=golden["relative_tolerance"], abs=1e-9), name
 
 
 # --- the same command again, and what is refused --------------------------------------------------------------

@@ -49,7 +49,7 @@ def begun(directory: Path, stage: str) -> bool:
 
 
 def checkpoint(directory: Path, stage: str) -> tuple[list, dict[str, np.ndarray]]:
-    """The newest checkpoint, read without the project's code: what its leaves are (path, shape, dtype), and the leaves."""
+    """The newest checkpoint, read without the project's code: paths, shapes and dtypes, and the leaves."""
     path = directory / "checkpoints" / stage / str(committed(directory, stage)[-1])
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         described = reader.restore(path / "leaves")

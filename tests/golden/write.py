@@ -10,7 +10,7 @@ from tests.conftest import Runner
 
 GOLDEN = Path(__file__).parent / "tiny.json"
 ABOUT = (
-    "Final metrics of the tiny config of tests/conftest.py, float64 on CPU. They guard against unmeant changes and say "
+    "Final metrics, and accuracies of every head on fooled rows, of the tiny config of tests/conftest.py, float64 on CPU. They guard against unmeant changes and say "
     "nothing about what is right: write them anew with `.venv/bin/python -m tests.golden.write` when a change is meant."
 )
 
@@ -22,8 +22,9 @@ def main() -> None:
         runner.close()
         if done.returncode:
             raise SystemExit(done.stderr)
-        metrics = json.loads((done.directory / "summary.json").read_text(encoding="utf-8"))["metrics"]
-    content = {"about": ABOUT, "relative_tolerance": 1e-6, "metrics": metrics}
+        summary = json.loads((done.directory / "summary.json").read_text(encoding="utf-8"))
+    content = {"about": ABOUT, "relative_tolerance": 1e-6, "metrics": summary["metrics"]}
+    content["truth_fooled"] = {name: scores["truth_fooled"]["value"] for name, scores in summary["scores"].items()}
     GOLDEN.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
     state = jax.tree.map(jnp.copy, settle(stage, mesh, burn_in))
-    step = compile_step(stage, mesh).lower(state, stage.sets, stage.volume).compile()
+    jitted: Any = compile_step(stage, mesh)
+    step = jitted.lower(state, stage.sets, stage.volume).compile()
     found: dict[str, list[np.ndarray]] = {}
     for _ in range(steps):
         state, metrics = step(state, stage.sets, stage.volume)
