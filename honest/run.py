@@ -25,7 +25,7 @@ from honest.report.plots import heads_figure
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog, custom_scalars_layout
 from honest.train.loop import replicated, run_stage
-from honest.train.run_directory import SUMMARY, RunDirectory, environment, write_new
+from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
 from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
@@ -105,10 +105,9 @@ def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:
         figures = directory / "figures"
         figures.mkdir(exist_ok=True)
         heads_figure(figures / "heads.png", final.scores, f"{config.name}, seed {config.seed}")
-        write_new(
-            directory / SUMMARY,
-            json.dumps(summary(final, config, environment()), indent=2, ensure_ascii=False),
-        )
+        # The environment that the run started in: the source may have changed since.
+        started = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+        write_new(directory / SUMMARY, json.dumps(summary(final, config, started), indent=2, ensure_ascii=False))
     print(text(final, config))
     print(f"\nResults: {directory / SUMMARY}   Figure: {directory / 'figures' / 'heads.png'}")
     print(f"TensorBoard: {tensorboard()} --logdir {directory.path}")

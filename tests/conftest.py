@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,11 +192,6 @@ class Runner:
             if process.poll() is None:
                 process.kill()
             process.wait()
-
-
-@pytest.fixture(scope="session")
-def tiny_config() -> Callable[..., Path]:
-    return write_tiny
 
 
 @pytest.fixture(scope="session")

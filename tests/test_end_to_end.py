@@ -24,7 +24,7 @@ from honest.cli import main
 from honest.config_io import load_config
 from honest.errors import UserError
 from honest.train.run_directory import RunDirectory
-from tests.conftest import WAIT_SECONDS, Finished
+from tests.conftest import WAIT_SECONDS, Finished, write_tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.json"
 STAGES = ("trunk", "single_head", "plain_heads", "truth_ceiling", "prior")
@@ -345,9 +345,9 @@ def test_missing_files_are_mistakes(command, tmp_path):
     assert_mistake(command("ask", tmp_path / "none", "3 + 4 = 7. Bob:"), "none is not a run directory")
 
 
-def test_a_typo_in_a_key_is_a_mistake(tiny_config, runner, tmp_path):
+def test_a_typo_in_a_key_is_a_mistake(runner, tmp_path):
     """In a process of its own: the exit code, and nothing but the message."""
-    config = tiny_config(tmp_path / "typo.yaml")
+    config = write_tiny(tmp_path / "typo.yaml")
     config.write_text(
         config.read_text(encoding="utf-8").replace("batch_rows: 16", "batch_row: 16", 1), encoding="utf-8"
     )

@@ -10,8 +10,9 @@ from tests.conftest import Runner
 
 GOLDEN = Path(__file__).parent / "tiny.json"
 ABOUT = (
-    "Final metrics, and accuracies of every head on fooled rows, of the tiny config of tests/conftest.py, float64 on CPU. They guard against unmeant changes and say "
-    "nothing about what is right: write them anew with `.venv/bin/python -m tests.golden.write` when a change is meant."
+    "Final metrics, and accuracies of every head on fooled rows, of the tiny config of tests/conftest.py, float64 on "
+    "CPU. They guard against unmeant changes and say nothing about what is right: write them anew with "
+    "`.venv/bin/python -m tests.golden.write` when a change is meant."
 )
 
 

@@ -1,8 +1,8 @@
 """Worker of `test_sharding`: the same short runs on one device and on all, in one process with eight fake devices.
 
-python sharded_run.py CONFIG OUT: reads a tiny config, writes OUT/NAME-DEVICES.npz with every step's metrics and the
-last state's leaves, and OUT/said.json with what else was seen. XLA_FLAGS and PJRT_NPROC come from the environment,
-since they count before JAX is imported.
+python sharded_run.py CONFIG OUT NAME …: reads a tiny config and writes for each case OUT/NAME-DEVICES.npz with every
+step's metrics and the last state's leaves, and OUT/NAME.json with what else was seen. XLA_FLAGS and PJRT_NPROC come
+from the environment, since they count before JAX is imported.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ def refusals(config: RunConfig) -> dict[str, str]:
     return said
 
 
-def main(path: str, out: str) -> None:
+def main(path: str, out: str, *names: str) -> None:
     folder = Path(out)
-    said: dict[str, object] = {"devices": len(jax.devices())}
-    for name, (steps, burn_in, changes) in CASES.items():
+    for name in names:
+        steps, burn_in, changes = CASES[name]
         config = load_config(path, changes).config
         jax.config.update("jax_enable_x64", config.precision == "float64")
+        said: dict[str, object] = {"devices": len(jax.devices()), **refusals(config)}
         for devices in (1, 8):
-            series, talks = follow(config, make_mesh(devices), steps, burn_in)
+            series, said[f"{devices} talks"] = follow(config, make_mesh(devices), steps, burn_in)
             np.savez(folder / f"{name}-{devices}.npz", allow_pickle=False, **series)
-            said[f"{name}-{devices} talks"] = talks
-    (folder / "said.json").write_text(json.dumps({**said, **refusals(config)}), encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(said), encoding="utf-8")
 
 
 if __name__ == "__main__":
