@@ -29,7 +29,7 @@ from honest.train.stages import make_stage
 # Steps, burn-in steps, changes of the config.
 CASES = {
     "chains": (10, 0, ("objective.phases.kind=chains",)),
-    "laplace": (10, 0, ("objective.staging=all",)),
+    "laplace": (10, 0, ()),
     "float32": (20, 2, ("objective.phases.kind=points", "precision=float32")),
 }
 

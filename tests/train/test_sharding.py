@@ -81,8 +81,7 @@ def test_chains_make_identical_decisions(runs):
     assert_close(one, eight, 1e-8)
 
 
-def test_laplace_phases_of_every_group_agree(runs):
-    """`staging: all`."""
+def test_laplace_phases_agree(runs):
     one, eight = pair(runs, "laplace")
     assert np.ptp(one["phases/positive_volume_nats"]) > 0  # the volumes are refreshed
     assert_close(one, eight, 1e-8)
