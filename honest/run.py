@@ -51,9 +51,10 @@ def train(
     stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
     """
     with directory.lock():
-        resumed = directory.prepare(config)
+        resumed = directory.check(config)
+        run, evaluator = start(config)  # before anything is written: a table that cannot be read leaves no run behind
+        directory.prepare(config)
         print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
-        run, evaluator = start(config)
         print(run.task.description, flush=True)
         events = EventLog(directory.path)
         custom_scalars_layout(events)
@@ -161,6 +162,10 @@ def ask(directory: RunDirectory, question: str) -> str:
     """What each head answers to a question as a person types it, with its probability, and how far they are apart."""
     run, _, stages, states = restore(directory, (PRIOR,))
     row = run.task.encode(question)
+    unknown = run.task.vocabulary.unknown
+    if unknown is not None and (np.asarray(row.tokens_BxL) == unknown).any():
+        shown = run.task.decode(row.tokens_BxL[0])
+        raise UserError(f"the question has characters that no training question had: {shown}; ask in their form")
     logits = Answers(run, row, 1)(stages[PRIOR].spec, states[PRIOR])
     lines = [f"question read as: {run.task.decode(row.tokens_BxL[0])}"]
     for name, x_1xK in zip(method_names(run.config)[PRIOR], logits, strict=True):

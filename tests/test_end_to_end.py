@@ -290,7 +290,8 @@ def test_a_start_that_was_killed_before_its_config_can_begin_again(tiny_run, tmp
         (tmp_path / name).write_text("{}")
     directory = RunDirectory(tmp_path)
     with directory.lock():
-        assert directory.prepare(config) is False
+        assert directory.check(config) is False
+        directory.prepare(config)
     assert directory.config() == config
 
 

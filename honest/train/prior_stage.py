@@ -12,7 +12,6 @@ import optax
 from honest.config import GROUP_UNITS, GROUPS, RunConfig
 from honest.data.batch import Task
 from honest.data.loader import to_device
-from honest.errors import UserError
 from honest.objective.log_partition.volume import choose_volume_rows
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, whiten
@@ -71,12 +70,7 @@ def prior_spec(config: RunConfig) -> PriorSpec:
 def prior_sets(config: RunConfig, task: Task) -> RowSets:
     """The declared populations of the full objective, on the device."""
     splits = task.splits
-    population, trusted = config.objective.consistency.population, splits.trusted.label_B.shape[0]
-    if population > trusted:
-        raise UserError(
-            f"objective.consistency.population is {population}, but the task has {trusted} trusted training rows; "
-            "lower it"
-        )
+    population = config.objective.consistency.population
     agreement = jax.tree.map(lambda leaf: leaf[:population], splits.trusted)
     answered = splits.untrusted if config.objective.supervision.instrumental == "untrusted" else None
     return RowSets(

@@ -50,19 +50,13 @@ class RunDirectory:
     def checkpoints(self, stage: str) -> Path:
         return self.path / "checkpoints" / f"{ORDER.index(stage)}_{stage}"
 
-    def prepare(self, config: RunConfig) -> bool:
-        """Makes the directory for `config`, or checks that it holds a run of the same one; True if it did.
+    def check(self, config: RunConfig) -> bool:
+        """Whether the directory holds a run of `config`; writes nothing.
 
         UserError: it holds a run of another config (the keys that differ are named), or files of something else.
         """
         if not (self / CONFIG).exists():
             self._refuse_foreign()
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name in (UNITS, ENVIRONMENT):
-                (self / name).unlink(missing_ok=True)  # of a start that was killed before its config was written
-            write_new(self / UNITS, json.dumps(unit_table(config), indent=2, ensure_ascii=False))
-            write_new(self / ENVIRONMENT, json.dumps(environment(), indent=2))
-            write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
             return False
         changed = differences(self.config(), config)
         if changed:
@@ -71,9 +65,20 @@ class RunDirectory:
                 f"{self.path} holds a run of another config; nothing was changed there.\n  {listed}\n"
                 "Name another --workdir, or give the run's own config to resume it."
             )
+        return True
+
+    def prepare(self, config: RunConfig) -> None:
+        """Makes the directory for `config`, or notes that its run is resumed. Errors as in `check`."""
+        if not self.check(config):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for name in (UNITS, ENVIRONMENT):
+                (self / name).unlink(missing_ok=True)  # of a start that was killed before its config was written
+            write_new(self / UNITS, json.dumps(unit_table(config), indent=2, ensure_ascii=False))
+            write_new(self / ENVIRONMENT, json.dumps(environment(), indent=2))
+            write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
+            return
         resumed = sum(1 for _ in self.path.glob("environment.resumed-*.json")) + 1
         write_new(self / f"environment.resumed-{resumed}.json", json.dumps(environment(), indent=2))
-        return True
 
     def _refuse_foreign(self) -> None:
         """UserError where the directory holds anything but a run, or a start of one that was killed."""

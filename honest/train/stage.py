@@ -16,6 +16,7 @@ from honest.baselines import plain_heads, single_head, truth_ceiling
 from honest.baselines.method import Method
 from honest.config import RunConfig, StageConfig
 from honest.data.batch import Batch, Task
+from honest.errors import UserError
 from honest.model.two_head import Model, build
 from honest.objective.log_partition.volume import VolumeRows
 from honest.objective.predictions import RowSets
@@ -78,6 +79,12 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
         world_classes=task.world_classes,
         dtype=jnp.dtype(config.precision),
     )
+    population, trusted = config.objective.consistency.population, task.splits.trusted.label_B.shape[0]
+    if population > trusted:
+        raise UserError(
+            f"objective.consistency.population is {population}, but the task has {trusted} trusted training rows; "
+            "lower it"
+        )
     for name in ("trunk", "heads", "prior"):
         check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
     return Run(config, task, model, mesh)
