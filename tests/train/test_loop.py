@@ -109,8 +109,19 @@ class Recorder:
         return {}, {}
 
 
-def run(stage: Stage, folder, recorder, stop=lambda: False) -> TrainState:
-    events = EventLog(folder)
+class Died(Exception):
+    """Stands for a kill."""
+
+
+class DyingLog(EventLog):
+    """The process dies when a checkpoint is committed and its events are about to be written."""
+
+    def commit(self, step: int) -> None:
+        raise Died
+
+
+def run(stage: Stage, folder, recorder, stop=lambda: False, log=EventLog) -> TrainState:
+    events = log(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     try:
         return run_stage(
@@ -168,6 +179,15 @@ def test_a_stop_is_saved_and_resumed_at_the_next_batch(tmp_path):
     finished = run(toy(), tmp_path / "parts", parts)  # nothing is left to do
     assert len(parts.visited) == STEPS and int(finished.step) == STEPS
     assert scalars(tmp_path / "whole") == scalars(tmp_path / "parts") != []
+
+
+def test_events_of_a_process_that_died_are_written_by_the_next(tmp_path):
+    run(toy(), tmp_path / "whole", Recorder())
+    with pytest.raises(Died):
+        run(toy(), tmp_path / "parts", Recorder(), log=DyingLog)
+    assert not scalars(tmp_path / "parts")
+    run(toy(), tmp_path / "parts", Recorder())
+    assert scalars(tmp_path / "whole") == scalars(tmp_path / "parts")
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
