@@ -222,7 +222,8 @@ def test_a_second_trace_of_the_step_is_an_error():
 def test_every_stage_may_compile_its_step_once():
     for _ in range(2):
         stage = toy()
-        compile_step(stage, make_mesh(1))(stage.init(), stage.sets, None)
+        state, _ = compile_step(stage, make_mesh(1))(stage.init(), stage.sets, None)
+        assert int(state.step) == 1
 
 
 def test_the_loop_forbids_transfers_from_the_host(tmp_path):
