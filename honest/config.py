@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from honest.config_fields import (
     Count,
-    HeadStddev,
     InUnit,
     Multiplier,
     NonNegative,
@@ -29,10 +28,10 @@ from honest.config_fields import (
     Text,
     Tokens,
     Tolerance,
-    TrunkStddev,
     require,
     unquoted_false,
 )
+from honest.config_priors import FirstPriors, ReferenceMeasure, SecondPriors
 from honest.units import disagreement, displacement, nat
 
 GROUPS = ("trunk", "intended_head", "instrumental_head")
@@ -134,12 +133,6 @@ class ModelConfig(Strict):
 # --- objective ----------------------------------------------------------------------------------------------
 
 
-class PriorStddevs(Strict):
-    trunk: TrunkStddev
-    intended_head: HeadStddev
-    instrumental_head: HeadStddev
-
-
 class Supervision(Strict):
     instrumental: Literal["untrusted", "none"]
 
@@ -189,8 +182,10 @@ class ObjectiveConfig(Strict):
     staging: Literal["heads_then_trunk", "all"]
     anchor: Literal["init", "trained"]  # the priors' centre: initialisation, or the trunk stage's result
     supervision: Supervision
-    first_prior: PriorStddevs
-    second_prior: PriorStddevs
+    log_partition: Literal["included", "omitted"]  # omitted: stage one climbs log Z_D alone, as a contrast
+    reference_measure: ReferenceMeasure
+    first_prior: FirstPriors
+    second_prior: SecondPriors
     consistency: Consistency
     multiplier: MultiplierConfig
     phases: PhasesConfig

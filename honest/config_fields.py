@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from honest.units import Unit, UnitError, disagreement, displacement, example, nat, parse_quantity
+from honest.units import Unit, UnitError, bit, disagreement, displacement, example, nat, parse_quantity
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Strict(BaseModel):
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Rows = Annotated[int, Field(ge=1), CountOf("example")]
+NonNegativeRows = Annotated[int, Field(ge=0), CountOf("example")]
 Tokens = Annotated[int, Field(ge=2), CountOf("token")]
 Steps = Annotated[int, Field(ge=1), CountOf("step")]
 StepsOrNone = Annotated[int, Field(ge=0), CountOf("step")]
@@ -86,3 +87,4 @@ TrunkStddev = Annotated[str, InUnit(displacement("trunk"))]
 HeadStddev = Annotated[str, InUnit(displacement("head"))]
 Tolerance = Annotated[str, InUnit(disagreement / example)]
 Multiplier = Annotated[str, InUnit(nat / disagreement)]
+Bits = Annotated[str, InUnit(bit)]

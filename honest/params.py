@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,12 @@ def select(params: Params, groups: tuple[str, ...]) -> Params:
 def dimension(tree: Tree) -> int:
     """Number of coordinates of a tree (static)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def tensor_paths(tree: Tree) -> list[str]:
+    """The path of each leaf, such as "blocks/0/mlp/in_kernel_DxF", in the order of the leaves."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return ["/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path in paths]
 
 
 def squared_norm(tree: Tree) -> jax.Array:
@@ -60,20 +66,23 @@ def head_cosine(params: Params) -> jax.Array:
     return jnp.where(scale > 0, dot(a, b) / jnp.where(scale > 0, scale, 1.0), 0.0)
 
 
-def resample(centre: Params, whitened: Params, stddev: Mapping[str, float], others: Params) -> Params:
-    """θ with θ_g = c_g + σ_g u_g for every resampled group (the keys of `whitened`), and `others` elsewhere."""
-    moved = {
-        group: jax.tree.map(lambda c, u, s=stddev[group]: c + s * u, centre[group], whitened[group])
-        for group in whitened
-    }
+class Metric(Protocol):
+    """The map between whitened coordinates and displacements of one group, bare, in θ_g."""
+
+    def colour(self, u: Tree) -> Tree: ...
+
+    def whiten(self, displacement: Tree) -> Tree: ...
+
+
+def resample(centre: Params, whitened: Params, metric: Mapping[str, Metric], others: Params) -> Params:
+    """θ with θ_g = c_g + Σ_g^½ u_g for every resampled group (the keys of `whitened`), and `others` elsewhere."""
+    moved = {group: jax.tree.map(jnp.add, centre[group], metric[group].colour(whitened[group])) for group in whitened}
     return {**others, **moved}
 
 
-def whiten(params: Params, centre: Params, stddev: Mapping[str, float], groups: tuple[str, ...]) -> Params:
-    """u_g = (θ_g − c_g)/σ_g, dimensionless: the inverse of `resample`."""
-    return {
-        group: jax.tree.map(lambda t, c, s=stddev[group]: (t - c) / s, params[group], centre[group]) for group in groups
-    }
+def whiten(params: Params, centre: Params, metric: Mapping[str, Metric], groups: tuple[str, ...]) -> Params:
+    """u_g = Σ_g^−½ (θ_g − c_g), dimensionless: the inverse of `resample`."""
+    return {group: metric[group].whiten(difference(params[group], centre[group])) for group in groups}
 
 
 def over_particles(function: Callable[[Tree], Any], particles: Tree) -> Any:

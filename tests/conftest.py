@@ -54,8 +54,16 @@ objective:
   staging: heads_then_trunk
   anchor: init
   supervision: {instrumental: untrusted}
-  first_prior: {trunk: 1.0 θ.trunk, intended_head: 1.0 θ.head, instrumental_head: 1.0 θ.head}
-  second_prior: {trunk: 1.0 θ.trunk, intended_head: 1.0 θ.head, instrumental_head: 1.0 θ.head}
+  log_partition: included
+  reference_measure: {trunk: 1.0 θ.trunk, head: 1.0 θ.head}
+  first_prior:
+    trunk: {kind: gaussian, stddev: 1.0 θ.trunk, tensors: null}
+    intended_head: {kind: gaussian, stddev: 1.0 θ.head, tensors: null}
+    instrumental_head: {kind: gaussian, stddev: 1.0 θ.head, tensors: null}
+  second_prior:
+    trunk: {kind: gaussian, stddev: 1.0 θ.trunk, tensors: null}
+    intended_head: {kind: gaussian, stddev: 1.0 θ.head, tensors: null}
+    instrumental_head: {kind: gaussian, stddev: 1.0 θ.head, tensors: null}
   consistency: {divergence: jensen_shannon, population: 64}
   multiplier:
     update: multiplicative

@@ -20,16 +20,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from honest.config import GROUP_UNITS
 from honest.model.two_head import HeadLogits
 from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.log_partition.volume import VolumeRows, factor, volume_nats
+from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, whiten
 from honest.train import phases
 from honest.train.multiplier import MultiplierRule
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
-from honest.train.state import Held
-from honest.units import nat
+from honest.train.state import Held, Priors
+from honest.units import Quantity, nat
 
 INPUTS, HIDDEN = 8, 32
 TRUSTED, UNTRUSTED, WORLD = 200, 100, 400
@@ -86,6 +88,7 @@ class Toy(NamedTuple):
     init: Params  # the trunk at initialisation
     trained: Params  # after the world stage
     heads: dict[str, jax.Array]
+    stddev: float  # σ2 in θ.trunk
 
 
 def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace") -> Toy:
@@ -106,8 +109,7 @@ def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace")
     heads = {"truth": readout[:, 0], "person": readout[:, 1], "random": random}
     prior = PriorSpec(
         staging="heads_then_trunk",
-        first_stddev=dict.fromkeys(("trunk", *HEADS), 1.0),
-        second_stddev=dict.fromkeys(("trunk", *HEADS), stddev),
+        log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, multiplier, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
         phases=PhaseSettings(kind, 0.01, 1, 8, 4, 0.1, 0.7, True, 10**6),  # type: ignore[arg-type]
@@ -115,7 +117,7 @@ def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace")
     counts = Counts(TRUSTED, UNTRUSTED, 2 * WORLD, TRUSTED)
     predictor = ToyPredictor(readout)
     spec = StageSpec("toy", predictor, prior.trained, counts, counts.labels, optax.set_to_zero(), prior)
-    return Toy(spec, sets, init, trained, heads)
+    return Toy(spec, sets, init, trained, heads, stddev)
 
 
 def train_world(trunk: Params, readout_Hx2: jax.Array, x: jax.Array, targets: jax.Array) -> tuple[Params, jax.Array]:
@@ -155,7 +157,9 @@ class Planter:
         assert prior is not None
         self.toy, self.prior = toy, prior
         centre = toy.init if anchor == "init" else toy.trained
-        self.held = Held(anchor={"trunk": centre}, start={"trunk": toy.trained})
+        stddevs = [Quantity(toy.stddev, GROUP_UNITS["trunk"])] * len(jax.tree.leaves(centre))
+        priors = Priors(first={}, second={"trunk": isotropic(centre, stddevs)}, measure={})
+        self.held = Held(anchor={"trunk": centre}, start={"trunk": toy.trained}, priors=priors)
         self.weight = jnp.asarray(prior.multiplier.initial)
         every_token = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=0), toy.sets.world)
         position, channel = jnp.zeros(WORLD * 2, jnp.int32), jnp.tile(jnp.arange(2), WORLD)
@@ -184,7 +188,7 @@ class Planter:
 
     def __call__(self, intended: str, instrumental: str) -> Values:
         heads = {HEADS[0]: {"w": self.toy.heads[intended]}, HEADS[1]: {"w": self.toy.heads[instrumental]}}
-        trained = whiten({"trunk": self.toy.trained}, self.held.anchor, self.prior.second_stddev, ("trunk",))
+        trained = whiten({"trunk": self.toy.trained}, self.held.anchor, phases.metric(self.held), ("trunk",))
         starts = (jax.tree.map(jnp.zeros_like, trained), trained)
         results = {}
         for with_data, phase in self.phases.items():

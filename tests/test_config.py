@@ -28,7 +28,7 @@ PINNED = (
     "model.head={kind: mlp, hidden: 128}",
     "objective.anchor=init",
     "objective.consistency.population=2048",
-    "objective.first_prior.trunk=1.5 θ.trunk",
+    "objective.first_prior.trunk.stddev=1.5 θ.trunk",
     "objective.multiplier.tolerance=0.01 disagreement/example",
     "objective.multiplier.initial=1.0 nat/disagreement",
     "objective.multiplier.minimum=0.01 nat/disagreement",
@@ -130,8 +130,8 @@ def test_dates_are_text(plain):
 
 
 def test_both_spellings_of_a_unit(edited):
-    path, _ = edited("trunk: 1.5 θ.trunk", "trunk: 0.5 theta.trunk")
-    assert load_config(path).config.objective.first_prior.trunk == "0.5 theta.trunk"
+    path, _ = edited("stddev: 1.5 θ.trunk", "stddev: 0.5 theta.trunk")
+    assert load_config(path).config.objective.first_prior.trunk.stddev == "0.5 theta.trunk"
 
 
 def test_a_unit_that_converts_is_accepted(plain):
@@ -250,10 +250,10 @@ MISTAKES = {
         "expected text of the form ^[A-Za-z0-9][A-Za-z0-9_.-]*$",
     ),
     "unit of another group": (
-        "trunk: 1.5 θ.trunk",
-        "trunk: 1.5 θ.head",
-        "trunk: 1.5 θ.head",
-        "objective.first_prior.trunk: has unit θ.head, not θ.trunk (value given: '1.5 θ.head'); "
+        "stddev: 1.5 θ.trunk",
+        "stddev: 1.5 θ.head",
+        "stddev: 1.5 θ.head",
+        "objective.first_prior.trunk.stddev: has unit θ.head, not θ.trunk (value given: '1.5 θ.head'); "
         "expected a positive number and its unit, e.g. 1.0 θ.trunk",
     ),
     "number without a unit": (
@@ -615,7 +615,7 @@ def test_differences_name_the_keys(config, plain):
 
 def test_quantities_differ_by_value_not_by_spelling(config, plain):
     same = [
-        "objective.first_prior.trunk=15e-1 theta.trunk",
+        "objective.first_prior.trunk.stddev=15e-1 theta.trunk",
         "objective.multiplier.tolerance=1e-2 disagreement/example",
     ]
     assert differences(config, load_config(plain, same).config) == []
@@ -636,9 +636,9 @@ def test_differences_between_kinds(config, table_config):
 def test_unit_table(config, table_config):
     units = unit_table(config)
     expected = {
-        "objective.first_prior.trunk": "θ.trunk",
-        "objective.second_prior.intended_head": "θ.head",
-        "objective.second_prior.instrumental_head": "θ.head",
+        "objective.first_prior.trunk.stddev": "θ.trunk",
+        "objective.second_prior.intended_head.stddev": "θ.head",
+        "objective.second_prior.instrumental_head.stddev": "θ.head",
         "objective.multiplier.tolerance": "disagreement/example",
         "objective.multiplier.maximum": "nat/disagreement",
         "objective.consistency.population": "example",

@@ -11,6 +11,7 @@ LAYERS = (
     "errors",
     "units",
     "config_fields",
+    "config_priors",
     "config",
     "config_io",
     "params",

@@ -21,6 +21,7 @@ from honest.params import (
     whiten,
 )
 from honest.units import UnitError, displacement, nat
+from tests.priors import gaussian
 
 TRUNK, HEAD = displacement("trunk"), displacement("head")
 
@@ -107,17 +108,20 @@ def test_head_cosine_by_hand(intended, instrumental, cosine):
 
 def test_resample_by_hand_leaves_other_groups_alone():
     others = toy_params()
-    moved = resample({"trunk": {"a": jnp.array([1.0])}}, {"trunk": {"a": jnp.array([-2.0])}}, {"trunk": 0.3}, others)
+    centre = {"trunk": {"a": jnp.array([1.0])}}
+    u = {"trunk": {"a": jnp.array([-2.0])}}
+    moved = resample(centre, u, {"trunk": gaussian(centre, "trunk", 0.3)}, others)
     assert float(moved["trunk"]["a"][0]) == pytest.approx(1.0 - 0.6)
     assert moved["intended_head"] is others["intended_head"]
     assert set(moved) == set(others)
 
 
 def test_whiten_is_the_inverse_of_resample_with_one_stddev_a_group():
-    groups, stddev = ("trunk", "intended_head"), {"trunk": 0.02, "intended_head": 3.0, "instrumental_head": 1.0}
+    groups, stddev = ("trunk", "intended_head"), {"trunk": 0.02, "intended_head": 3.0}
     centre, u, others = toy_params(0), select(toy_params(1), groups), toy_params(2)
-    theta = resample(select(centre, groups), u, stddev, others)
-    back = whiten(theta, centre, stddev, groups)
+    metric = {group: gaussian(centre, group, stddev[group]) for group in groups}
+    theta = resample(select(centre, groups), u, metric, others)
+    back = whiten(theta, centre, metric, groups)
     assert set(back) == set(groups)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), back, u)
     # d²/σ² is |u|²

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
 from honest.config import RunConfig, TableTask
 from honest.config_io.document import ConfigError, Document, Place, Problem
 from honest.config_io.messages import told
 from honest.config_io.walk import differences, unit_table
+from honest.config_priors import FileScales
 
 __all__ = [
     "ConfigError",
@@ -61,10 +63,16 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig
 
 
 def _with_absolute_path(config: RunConfig, folder: Path) -> RunConfig:
-    if not isinstance(config.task, TableTask):
-        return config
-    absolute = os.path.abspath(folder / Path(config.task.path).expanduser())
-    return config.model_copy(update={"task": config.task.model_copy(update={"path": absolute})})
+    """Paths of tables and of scales are meant from the config file's folder."""
+
+    def absolute(section: Any) -> Any:
+        if isinstance(section, TableTask | FileScales):
+            return section.model_copy(update={"path": os.path.abspath(folder / Path(section.path).expanduser())})
+        if not isinstance(section, BaseModel):
+            return section
+        return section.model_copy(update={name: absolute(value) for name, value in section})
+
+    return absolute(config)
 
 
 def dump_config(config: RunConfig) -> str:

@@ -16,6 +16,7 @@ from honest.config_io.wording import (
     choices,
     closest,
     did_you_mean,
+    entry,
     expectation,
     kinds,
     one_of,
@@ -61,6 +62,10 @@ def _located(error: Any) -> Finding:
         key = steps.pop(0)
         path, info = (*path, key), section.model_fields.get(key)
         if info is None:
+            break
+        each = entry(info)
+        if each is not None and steps:  # a free key
+            path, info = (*path, steps.pop(0)), each
             break
         models = section_models(info)
         if steps and kinds(info):

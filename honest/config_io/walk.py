@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from honest.config import RunConfig
 from honest.config_fields import CountOf, InUnit
-from honest.config_io.wording import shown, value_type
+from honest.config_io.wording import entry, shown, value_type
 
 
 def unit_table(config: RunConfig) -> dict[str, str]:
@@ -48,5 +48,8 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, list
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _leaves(value, f"{prefix}{name}.")
+        elif isinstance(value, dict) and (each := entry(info)) is not None:
+            for key, item in value.items():
+                yield f"{prefix}{name}.{key}", item, value_type(each).metadata
         else:
             yield prefix + name, value, value_type(info).metadata

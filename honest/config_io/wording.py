@@ -38,6 +38,12 @@ def value_type(info: FieldInfo) -> ValueType:
     return ValueType(core, metadata, nullable)
 
 
+def entry(info: FieldInfo) -> FieldInfo | None:
+    """What a mapping with free keys holds under each of them; None for other fields."""
+    core = value_type(info).core
+    return FieldInfo.from_annotation(get_args(core)[1]) if get_origin(core) is dict else None
+
+
 def section_models(info: FieldInfo) -> list[type[BaseModel]]:
     """The models that a field may hold: none for a plain value, several for a union."""
     core = value_type(info).core
@@ -76,6 +82,8 @@ def expectation(info: FieldInfo) -> str:
         text = f"a section with the keys {', '.join(section_models(info)[0].model_fields)}"
     elif choices(info):
         text = one_of(choices(info))
+    elif (each := entry(info)) is not None:
+        text = f"a section whose values are each {expectation(each)}"
     else:
         text = " ".join([TYPE_NAMES[core], *_bounds(metadata)])
     return text + " or null" if nullable else text

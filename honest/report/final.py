@@ -50,7 +50,7 @@ def conclude(evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, T
     sampled = evaluator.sampled(stage, state)
     reader = evaluator.ledger(stage)
     values = reader(state, float(sampled.upper))
-    claims = log_partition_claims(sampled, None if is_chains(stage) else reader(state, None).log_partition)
+    claims = log_partition_claims(sampled, reader(state, None).log_partition if makes_claim(stage) else None)
     scalars = divergence_scalars(answers[PRIOR], test) | parameter_scalars(chain_params(stage.spec, state, 0))
     names = method_names(config)[PRIOR]
     sentence = head_sentence(
@@ -61,8 +61,10 @@ def conclude(evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, T
     return Final(scores, values, claims, sentence, scalars)
 
 
-def is_chains(stage: Stage) -> bool:
-    return stage.spec.prior is not None and stage.spec.prior.phases.kind == "chains"
+def makes_claim(stage: Stage) -> bool:
+    """Whether the phases themselves say what log Z is."""
+    prior = stage.spec.prior
+    return prior is not None and prior.log_partition and prior.phases.kind != "chains"
 
 
 def blind_mean(logits: HeadLogits) -> np.ndarray:
@@ -100,8 +102,12 @@ def text(final: Final, config: Any) -> str:
             if "objective/log_partition_claim_nats" in claims
             else ""
         )
-        + f". Bits recovered (from the bound that claims fewer): {0.0 - final.ledger.log_partition / LN2:.1f}; "
-        f"bits spent on the priors, constants excluded: {bits_spent(final.ledger):.1f}.",
+        + (
+            f". Bits recovered (from the bound that claims fewer): {0.0 - final.ledger.log_partition / LN2:.1f}. "
+            if config.objective.log_partition == "included"
+            else " (left out of this objective: log_partition: omitted). "
+        )
+        + f"Bits spent on the priors, constants excluded: {bits_spent(final.ledger):.1f}.",
         "",
         final.sentence,
     ]

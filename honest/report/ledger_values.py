@@ -81,7 +81,7 @@ def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[Obje
     violation = whole_violation(spec.predictor, theta, sets.consistency, prior.divergence, prior.phases.chunk_rows)
     data = whole_data_nats(spec.predictor, theta, sets, prior.phases.chunk_rows)
     log_partition = Quantity(jnp.zeros((), weight.dtype), nat)
-    if prior.phases.kind != "chains":
+    if prior.log_partition and prior.phases.kind != "chains":
         u = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
         target = phases.log_weight(spec, state.params, state.held, weight, sets, with_data=False, whole=True)
         claim = target(u) - whitened_energy(u)
@@ -91,7 +91,7 @@ def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[Obje
     terms = ObjectiveTerms(
         data={group: -nats for group, nats in data.items()},
         first_prior=first_prior(prior, state.params, state.held),
-        second_prior=second_prior(prior, theta, centre),
+        second_prior=second_prior(prior, theta, centre, state.held),
         constants=prior_constants(prior, state.held),
         consistency=-consistency_nats(Quantity(weight, nat / disagreement), violation, spec.counts.consistency),
         log_partition=log_partition,
@@ -107,10 +107,13 @@ class LedgerReader:
         self._terms = jax.jit(lambda state, sets: whole_terms(stage.spec, state, sets))
 
     def __call__(self, state: TrainState, log_partition: float | None) -> LedgerValues:
-        """log_partition: log Z in nat that the row −log Z states; None takes the modes' own claim."""
+        """log_partition: log Z in nat that the row −log Z states; None takes the modes' own claim.
+
+        An objective without −log Z has 0 there.
+        """
         assert state.prior is not None and self.stage.spec.prior is not None
         terms, violation = jax.device_get(self._terms(state, self.stage.sets))
-        if log_partition is not None:
+        if log_partition is not None and self.stage.spec.prior.log_partition:
             terms = terms._replace(log_partition=Quantity(np.float64(-log_partition), nat))
         rows, total = ledger(terms, self.stage.spec.prior.variables)
         return LedgerValues(

@@ -8,6 +8,8 @@ whitened: θ = c + σu, so both targets are N(u; 0, I) times a weight exp(w), w 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,6 +17,7 @@ import optax
 from honest.objective.consistency import consistency_nats, violation_rate, whole_violation
 from honest.objective.data_loss import data_nats, whole_data_nats
 from honest.objective.log_partition.moves import LogWeight, hamiltonian_move
+from honest.objective.parameter_prior import Gaussian
 from honest.objective.predictions import RowSets, predict
 from honest.params import Params, Tree, resample
 from honest.train.spec import PriorSpec, StageSpec
@@ -30,9 +33,15 @@ def centre(prior: PriorSpec, params: Params, held: Held) -> Params:
     return {group: source[group] for group in prior.resampled}
 
 
+def metric(held: Held) -> Mapping[str, Gaussian]:
+    """The second prior's metric by group: what whitens and colours the resampled groups."""
+    assert held.priors is not None
+    return held.priors.second
+
+
 def place(prior: PriorSpec, params: Params, held: Held, u: Tree) -> Params:
     """The parameters at whitened coordinates u."""
-    return resample(centre(prior, params, held), u, prior.second_stddev, params)
+    return resample(centre(prior, params, held), u, metric(held), params)
 
 
 def log_weight(

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from honest.config import GROUP_UNITS, GROUPS, RunConfig
+from honest.config import RunConfig
 from honest.data.batch import Task
 from honest.data.loader import to_device
 from honest.objective.log_partition.volume import choose_volume_rows
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, whiten
+from honest.train import families, phases
 from honest.train import multiplier as multipliers
-from honest.train import phases
 from honest.train.predictor import TokenPredictor
 from honest.train.sharding import replicate
 from honest.train.spec import PhaseSettings, PriorSpec, StageSpec
@@ -28,19 +28,15 @@ MODE_B2 = 0.95
 
 
 def prior_spec(config: RunConfig) -> PriorSpec:
-    """The objective's numbers, out of their units: σ in θ_g, ε in disagreement/example, λ in nat/disagreement."""
+    """The objective's numbers, out of their units: ε in disagreement/example, λ in nat/disagreement."""
     objective, settings, rule = config.objective, config.objective.phases, config.objective.multiplier
-
-    def stddevs(model) -> dict[str, float]:
-        return {group: float(parse_quantity(getattr(model, group)).to(GROUP_UNITS[group])) for group in GROUPS}
 
     def exchange(text: str) -> float:
         return float(parse_quantity(text).to(nat / disagreement))
 
     return PriorSpec(
         staging=objective.staging,
-        first_stddev=stddevs(objective.first_prior),
-        second_stddev=stddevs(objective.second_prior),
+        log_partition=objective.log_partition == "included",
         divergence=objective.consistency.divergence,
         multiplier=multipliers.MultiplierRule(
             update=rule.update,
@@ -112,14 +108,17 @@ def prior_stage(run: Run, trained_trunk: Params) -> Stage:
     def held() -> Held:
         fresh = run.anchor()
         start = {**fresh, "trunk": trained_trunk}
-        return Held(anchor=start if config.objective.anchor == "trained" else fresh, start=start)
+        anchor = start if config.objective.anchor == "trained" else fresh
+        fisher = families.Fisher(spec.predictor, sets)
+        made = families.make(config.objective, prior.trained, prior.resampled, anchor, fisher)
+        return Held(anchor, start, made)
 
     def starts() -> Params:
         """Whitened starts, leading axis 2: the priors' centre, and the trained trunk."""
         at = held()
         params = {group: at.anchor[group] for group in prior.trained}
         c = phases.centre(prior, params, at)
-        trained = whiten({**at.anchor, "trunk": trained_trunk}, c, prior.second_stddev, prior.resampled)
+        trained = whiten({**at.anchor, "trunk": trained_trunk}, c, phases.metric(at), prior.resampled)
         return jax.tree.map(lambda leaf: jnp.stack([jnp.zeros_like(leaf), leaf]), trained)
 
     def init() -> TrainState:

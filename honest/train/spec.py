@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,11 +31,13 @@ class PhaseSettings:
 
 @dataclass(frozen=True)
 class PriorSpec:
-    """The part of the objective beyond the data. Standard deviations by group, each in that group's θ."""
+    """The part of the objective beyond the data. The priors' families and scales are in `Held`: they are traced.
+
+    log_partition: whether −log Z is part of the objective (without it, a contrast, stage one climbs log Z_D alone).
+    """
 
     staging: Literal["heads_then_trunk", "all"]
-    first_stddev: Mapping[str, float]
-    second_stddev: Mapping[str, float]
+    log_partition: bool
     divergence: str
     multiplier: MultiplierRule
     phases: PhaseSettings

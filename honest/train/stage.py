@@ -21,6 +21,7 @@ from honest.model.two_head import Model, build
 from honest.objective.log_partition.volume import VolumeRows
 from honest.objective.predictions import RowSets
 from honest.params import Params
+from honest.train import families
 from honest.train import optimizer as optimizers
 from honest.train.sharding import check_divisible, replicate
 from honest.train.spec import StageSpec
@@ -87,6 +88,7 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
         )
     for name in ("trunk", "heads", "prior"):
         check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
+    families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))
     return Run(config, task, model, mesh)
 
 

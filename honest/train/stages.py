@@ -56,7 +56,7 @@ def _trunk_stage(run: Run) -> Stage:
 
     def init() -> TrainState:
         params = run.anchor()
-        return fresh_state(run, spec, {"trunk": params["trunk"]}, Held({}, {h: params[h] for h in HEADS}), None)
+        return fresh_state(run, spec, {"trunk": params["trunk"]}, Held({}, {h: params[h] for h in HEADS}, None), None)
 
     return assemble(run, spec, RowSets(None, None, world, None), init)
 
@@ -82,6 +82,6 @@ def _method_stage(run: Run, method: Method, trunk: Params) -> Stage:
     def init() -> TrainState:
         fresh = run.model.init(run.key(method.name))  # heads of its own: two methods must not coincide bit for bit
         held = {head: fresh[head] for head in HEADS if head not in trained}
-        return fresh_state(run, spec, {head: fresh[head] for head in trained}, Held({}, held), None)
+        return fresh_state(run, spec, {head: fresh[head] for head in trained}, Held({}, held, None), None)
 
     return assemble(run, spec, RowSets(features[0], features[1], None, None), init)

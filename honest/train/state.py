@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from honest.objective.parameter_prior import Gaussian, Prior
 from honest.params import Params, Tree
 from honest.train.multiplier import MultiplierState
+from honest.units import Quantity
 
 
 class PhaseState(NamedTuple):
@@ -33,12 +35,21 @@ class VolumeState(NamedTuple):
     negative: jax.Array
 
 
+class Priors(NamedTuple):
+    """The families of both stages by group, with their scales, and the reference measure u_g of each group in θ_g."""
+
+    first: dict[str, Prior]
+    second: dict[str, Gaussian]
+    measure: dict[str, Quantity]
+
+
 class Held(NamedTuple):
     """Constants of a stage. anchor: the priors' centre θ0. start: where the parameters not trained are held, and
-    where θ2 may start from (the trunk stage's result)."""
+    where θ2 may start from (the trunk stage's result). priors: None in stages of maximum likelihood."""
 
     anchor: Params
     start: Params
+    priors: Priors | None
 
 
 class PriorState(NamedTuple):

@@ -65,7 +65,9 @@ def differentiate(spec: StageSpec, state: TrainState, batch: RowSets) -> tuple[Q
     variables: Params = dict(state.params)
     chains: Params = {}
     if spec.prior is not None and state.prior is not None:
-        positions = {POSITIVE: state.prior.positive.whitened, NEGATIVE: state.prior.negative.whitened}
+        positions = {POSITIVE: state.prior.positive.whitened}
+        if spec.prior.log_partition:
+            positions[NEGATIVE] = state.prior.negative.whitened
         if spec.prior.phases.kind == "chains":
             chains = positions
         else:
@@ -115,8 +117,8 @@ def volume_state(
     def loss(params: Params) -> tuple[Quantity, tuple[jax.Array, jax.Array]]:
         assert state.prior is not None
         positive = volume(params, state.prior.positive, True)
-        negative = volume(params, state.prior.negative, False)
-        return negative - positive, (positive.to(nat), negative.to(nat))
+        negative = volume(params, state.prior.negative, False) if prior.log_partition else Quantity(0.0, nat)
+        return negative - positive, (positive.to(nat), jnp.asarray(negative.to(nat), positive.dtype))
 
     units = {group: GROUP_UNITS[group] for group in spec.trained}
     (_, (positive, negative)), gradient = value_and_grad(loss, units, has_aux=True)(state.params)
@@ -132,16 +134,19 @@ def move_phases(
     weight: jax.Array,
     inputs: Inputs,
 ) -> tuple[PhaseState, PhaseState]:
-    """Both phases move once: modes down their energies, chains at the new θ1 and this step's λ."""
+    """Both phases move once: modes down their energies, chains at the new θ1 and this step's λ.
+
+    Without −log Z in the objective the negative phase has no part, and stays.
+    """
     assert state.prior is not None
     positive, negative = state.prior.positive, state.prior.negative
     if prior.phases.kind != "chains":
+        moved = phases.mode_step(positive, gradient[POSITIVE], mode_optimizer)
+        if not prior.log_partition:
+            return moved, negative
         # The negative phase climbs the loss (see `terms`): down its energy is up −log p.
         climb = jax.tree.map(jnp.negative, gradient[NEGATIVE])
-        return (
-            phases.mode_step(positive, gradient[POSITIVE], mode_optimizer),
-            phases.mode_step(negative, climb, mode_optimizer),
-        )
+        return moved, phases.mode_step(negative, climb, mode_optimizer)
     whole = prior.phases.adjusted
     rows = inputs.population if whole else inputs.batch
     step_key = jax.random.fold_in(state.key, state.step)
@@ -150,7 +155,7 @@ def move_phases(
         target = phases.log_weight(spec, state.params, state.held, weight, rows, with_data=with_data, whole=whole)
         return phases.chain_step(phase, jax.random.fold_in(step_key, index), target, state.step, prior)
 
-    return move(positive, 0, True), move(negative, 1, False)
+    return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
 
 
 def step_metrics(spec: StageSpec, loss: Quantity, forward: Forward, gradient: Params) -> Metrics:
@@ -184,6 +189,8 @@ def prior_metrics(prior: PriorSpec, forward: Forward, state: PriorState) -> Metr
         claim, data_claim = claim + state.volume.negative, data_claim + state.volume.positive
         metrics["phases/positive_volume_nats"] = state.volume.positive
         metrics["phases/negative_volume_nats"] = state.volume.negative
+    if not prior.log_partition:
+        return metrics | {"phases/log_partition_data_claim_nats": data_claim}
     net = data_claim - claim
     # log p(data | the heads agree) is at most 0: a claim above it is an artefact, and is flagged.
     return metrics | {

@@ -26,15 +26,14 @@ from honest.objective.consistency import DIVERGENCES, consistency_nats, violatio
 from honest.objective.data_loss import data_nats
 from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.log_posterior import ObjectiveTerms, log_posterior
-from honest.objective.parameter_prior import gaussian_constant, gaussian_nats
 from honest.objective.predictions import Predictions, RowSets, predict
-from honest.params import Params, Tree, dimension, over_particles, resample, squared_distance
+from honest.params import Params, Tree, over_particles, resample
 from honest.train import multiplier as multipliers
 from honest.train import phases
 from honest.train.multiplier import MultiplierState
 from honest.train.spec import PriorSpec, StageSpec
 from honest.train.state import Held
-from honest.units import Quantity, density, disagreement, example, mean, nat, one
+from honest.units import Quantity, density, disagreement, example, mean, nat, one, term
 
 POSITIVE, NEGATIVE = "positive", "negative"  # names of u₊ and u₋ among the differentiated variables
 VARIABLE_UNITS = {**GROUP_UNITS, POSITIVE: one, NEGATIVE: one}
@@ -65,9 +64,9 @@ def prior_terms(
     fixed_c = jax.lax.stop_gradient(c)
 
     def positive(u: Tree) -> tuple:
-        theta2 = resample(fixed_c, u, prior.second_stddev, params)
+        theta2 = resample(fixed_c, u, phases.metric(held), params)
         predictions = predict(spec.predictor, theta2, batch)
-        second = second_prior(prior, theta2, c)
+        second = second_prior(prior, theta2, c, held)
         return (
             data_nats(predictions, batch, spec.counts),
             second,
@@ -76,20 +75,22 @@ def prior_terms(
 
     def negative(u: Tree) -> tuple:
         agreement = RowSets(None, None, None, batch.consistency)
-        predictions = predict(spec.predictor, resample(c, u, prior.second_stddev, params), agreement)
+        predictions = predict(spec.predictor, resample(c, u, phases.metric(held), params), agreement)
         return violation_rate(predictions, prior.divergence), Quantity(whitened_energy(u), nat)
 
     data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE])
-    negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE])
-    average = lambda tree: {group: mean(quantity) for group, quantity in tree.items()}  # noqa: E731
-    violation = mean(violation_C)
+    average = lambda tree: {group: mean(quantity, per=one) for group, quantity in tree.items()}  # noqa: E731
+    violation = mean(violation_C, per=one)
     new_multiplier, weight = multipliers.update(
         prior.multiplier, multiplier, violation.to(disagreement / example), step
     )
     exchange = Quantity(jax.lax.stop_gradient(weight), nat / disagreement)
     agreement_cost = consistency_nats(exchange, violation, spec.counts.consistency)
-    negative_cost = consistency_nats(exchange, mean(negative_violation_C), spec.counts.consistency)
-    negative_energy = negative_cost + mean(distance_C)
+    negative_energy = Quantity(0.0, nat)
+    if prior.log_partition:
+        negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE])
+        negative_cost = consistency_nats(exchange, mean(negative_violation_C, per=one), spec.counts.consistency)
+        negative_energy = negative_cost + mean(distance_C, per=one)
     terms = ObjectiveTerms(
         data={group: -nats for group, nats in average(data_C).items()},
         first_prior=first_prior(prior, params, held),
@@ -109,46 +110,40 @@ def prior_terms(
 
 
 def first_prior(prior: PriorSpec, params: Params, held: Held) -> dict[str, Quantity]:
-    return {
-        group: density(
-            gaussian_nats(
-                squared_distance(params, held.anchor, group),
-                Quantity(prior.first_stddev[group], GROUP_UNITS[group]),
-                f"first_prior.{group}",
-            ),
-            f"θ1.{group}",
-        )
-        for group in prior.trained
-    }
+    """log p(θ1_g) − log p(θ0_g) by group, in nat."""
+    assert held.priors is not None
+    costs = {}
+    for group in prior.trained:
+        with term(f"first_prior.{group}"):
+            cost = held.priors.first[group].nats(params, held.anchor, group)
+        costs[group] = density(cost, f"θ1.{group}")
+    return costs
 
 
-def second_prior(prior: PriorSpec, theta2: Params, centre: Params) -> dict[str, Quantity]:
-    return {
-        group: density(
-            gaussian_nats(
-                squared_distance(theta2, centre, group),
-                Quantity(prior.second_stddev[group], GROUP_UNITS[group]),
-                f"second_prior.{group}",
-            ),
-            f"θ2.{group}",
-        )
-        for group in prior.resampled
-    }
+def second_prior(prior: PriorSpec, theta2: Params, centre: Params, held: Held) -> dict[str, Quantity]:
+    """−½ Σ precision · d²(θ2, c) by group, in nat."""
+    costs = {}
+    for group in prior.resampled:
+        with term(f"second_prior.{group}"):
+            cost = phases.metric(held)[group].nats(theta2, centre, group)
+        costs[group] = density(cost, f"θ2.{group}")
+    return costs
 
 
 def prior_constants(prior: PriorSpec, held: Held) -> dict[str, Quantity]:
-    """Both priors' −(D/2) log 2πσ²/u² by stage and group, in nat; they depend on nothing that is trained."""
-    stages = (
-        ("first", prior.trained, prior.first_stddev),
-        ("second", prior.resampled, prior.second_stddev),
-    )
-    return {
-        f"{name} {group}": gaussian_constant(
-            dimension(held.anchor[group]), Quantity(stddev[group], GROUP_UNITS[group]), GROUP_UNITS[group]
-        )
-        for name, groups, stddev in stages
-        for group in groups
-    }
+    """Both priors' log densities at their centres by stage and group, in nat; they depend on nothing that is trained.
+
+    For a Gaussian −(D/2) log 2πσ²/u².
+    """
+    assert held.priors is not None
+    stages = (("first", prior.trained, held.priors.first), ("second", prior.resampled, held.priors.second))
+    constants = {}
+    for name, groups, families in stages:
+        for group in groups:
+            with term(f"{name}_prior.{group}.constant"):
+                measure = held.priors.measure[group]
+                constants[f"{name} {group}"] = families[group].constant(held.anchor, group, measure)
+    return constants
 
 
 def data_terms(spec: StageSpec, variables: Params, held: Held, batch: RowSets) -> Forward:

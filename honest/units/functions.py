@@ -62,8 +62,11 @@ def total(q: Any, *, where: Any = None, axis: Any = None) -> Quantity:
     return Quantity(jnp.sum(array, axis=axis), q.unit, reference=q.reference)
 
 
-def mean(q: Any, *, per: Unit = one, where: Any = None, axis: Any = None) -> Quantity:
-    """Σ q·where / Σ where over `axis`, in q.unit/per (nat/token, say); `where` as in `total`."""
+def mean(q: Any, *, per: Unit, where: Any = None, axis: Any = None) -> Quantity:
+    """Σ q·where / Σ where over `axis`, in q.unit/per (nat/token, say); `where` as in `total`.
+
+    per: what is counted; `one` for draws or particles, whose mean is an expectation and still in q.unit.
+    """
     q = lift(q)
     if where is None:
         return Quantity(jnp.mean(q.to(q.unit), axis=axis), q.unit / per, reference=q.reference)

@@ -65,6 +65,12 @@ def _multiply(left: Any, right: Any, operation: Callable) -> Quantity:
     a, b = lift(left), lift(right)
     if a.reference or operation is operator.truediv:
         refuse_density(b, "a product with or quotient by")
+    for density, factor in ((a, b), (b, a)):
+        if density.reference and factor.unit.dimension == one:
+            raise UnitError(
+                f"a multiple of a log density over {names(density.reference)} is no log density of them: a power of a "
+                "density is not normalised; leave by .to(nat), or change the density's scale"
+            )
     return Quantity(operation(a._array, b._array), operation(a.unit, b.unit), reference=a.reference | b.reference)
 
 
@@ -201,7 +207,8 @@ def _align(left: Any, right: Any, operation: Callable) -> tuple[Quantity, Quanti
 
 
 def _mismatch(what: str, unit: Unit, expected: Unit) -> UnitError:
-    missing = expected.dimension / unit.dimension
+    ratio = expected / unit
+    missing = expected.dimension / unit.dimension if {"nat", "bit"} <= {symbol for symbol, _ in ratio.powers} else ratio
     return UnitError(
         f"{what} has unit {unit}, expected {expected}; missing factor: {missing}; multiply by a quantity in that unit"
     )

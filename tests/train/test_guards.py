@@ -19,6 +19,7 @@ from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
 from honest.train.state import Held, PriorState, TrainState, VolumeState
 from honest.train.step import Inputs, differentiate, prior_metrics, train_step
 from tests.planted_heads import Rows, ToyPredictor
+from tests.priors import gaussian_priors
 
 GROUPS = ("trunk", *HEADS)
 ROWS, HIDDEN = 12, 3
@@ -55,8 +56,7 @@ def problem(kind: str, staging: str, data: bool, chains: int) -> tuple[StageSpec
     sets = RowSets(answered, answered, None, agreement) if data else RowSets(None, None, None, agreement)
     prior = PriorSpec(
         staging=staging,  # type: ignore[arg-type]
-        first_stddev=dict.fromkeys(GROUPS, 0.7),
-        second_stddev=dict.fromkeys(GROUPS, 0.8),
+        log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
         phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6),  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def problem(kind: str, staging: str, data: bool, chains: int) -> tuple[StageSpec
         jax.random.key(0),
         trained,
         spec.optimizer.init(trained),
-        Held(anchor, params),
+        Held(anchor, params, gaussian_priors(params, prior.trained, prior.resampled, 0.7, 0.8)),
         PriorState(phase, phase, multiplier, volume),
     )
     chosen = VolumeRows(sets, None, None, None) if kind == "laplace" else None

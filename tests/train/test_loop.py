@@ -75,7 +75,7 @@ def toy() -> Stage:
 
     def init() -> TrainState:
         params = {HEADS[0]: {"w": jnp.zeros(TRUSTED)}, HEADS[1]: {"w": jnp.zeros(UNTRUSTED)}}
-        held = Held({}, {"trunk": {"unused": jnp.zeros(1)}})
+        held = Held({}, {"trunk": {"unused": jnp.zeros(1)}}, None)
         step = jnp.zeros((), jnp.int32)
         state = TrainState(step, jax.random.key(0), params, spec.optimizer.init(params), held, None)
         return replicate(state, make_mesh(1))

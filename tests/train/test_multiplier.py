@@ -16,12 +16,11 @@ from honest.model.two_head import HeadLogits
 from honest.objective.consistency import consistency_nats, violation_rate
 from honest.objective.data_loss import data_nats
 from honest.objective.log_posterior import ObjectiveTerms, log_posterior
-from honest.objective.parameter_prior import gaussian_nats
 from honest.objective.predictions import Counts, RowSets, predict
-from honest.params import squared_distance
 from honest.train import multiplier
 from honest.train.multiplier import MultiplierRule
 from honest.units import Quantity, density, disagreement, example, nat, strip_grad, value_and_grad
+from tests.priors import gaussian
 
 update_jit = jax.jit(multiplier.update, static_argnums=0)
 RULES = ("multiplicative", "additive", "augmented_lagrangian", "nupi")
@@ -177,12 +176,7 @@ def terms_at(params, sets, exchange):
     violation = violation_rate(predictions, "jensen_shannon")
     data = data_nats(predictions, sets, Counts(ROWS, ROWS, 0, POPULATION))
     anchor = jax.tree.map(jnp.zeros_like, params)
-    prior = {
-        head: density(
-            gaussian_nats(squared_distance(params, anchor, head), Quantity(STDDEV, UNITS[head]), head), f"θ1.{head}"
-        )
-        for head in HEADS
-    }
+    prior = {head: density(gaussian(params, head, STDDEV).nats(params, anchor, head), f"θ1.{head}") for head in HEADS}
     cost = consistency_nats(exchange, violation, POPULATION)
     data = {group: -nats for group, nats in data.items()}
     return ObjectiveTerms(data, prior, {}, {}, -cost, Quantity(0.0, nat)), violation
