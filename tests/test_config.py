@@ -596,7 +596,7 @@ def test_round_trip_of_any_text_and_number(table_config, tmp_path, question, rat
 def test_dump_is_readable(config):
     lines = dump_config(config).split("\n")
     assert lines[0] == "name: quickstart"
-    assert "    trunk: 1.5 θ.trunk" in lines and "  devices: null" in lines
+    assert "      stddev: 1.5 θ.trunk" in lines and "  devices: null" in lines
     assert "      weight_decay: 0.5" in lines
 
 

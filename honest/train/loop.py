@@ -25,8 +25,9 @@ from honest.train.events import EventLog
 from honest.train.prior_stage import settling, with_particles
 from honest.train.progress import StageProgress
 from honest.train.sharding import replicate, shard_rows
+from honest.train.spec import StageSpec
 from honest.train.stage import Stage
-from honest.train.state import PhaseState, TrainState
+from honest.train.state import Held, PhaseState, TrainState
 from honest.train.step import Inputs, train_step
 
 Evaluate = Callable[[Stage, TrainState], tuple[dict[str, float], dict[str, Any]]]  # scalars, histograms
@@ -67,8 +68,10 @@ def compile_step(stage: Stage, mesh: Mesh) -> Shell:
     return jax.jit(chex.assert_max_traces(shell, n=1), donate_argnums=0)
 
 
-def settle(stage: Stage, mesh: Mesh, steps: int) -> TrainState:
+def settle(stage: Stage, mesh: Mesh, steps: int, compiled: Callable[[Stage, Mesh], Shell]) -> TrainState:
     """The stage's first state, its phases burnt in for `steps` steps with stage one and λ frozen.
+
+    compiled: makes the shell that is stepped, such as `compile_step`.
 
     Modes are followed from both starts (the priors' centre and the trained trunk), and each phase keeps the start that
     reached the lower energy over the whole sets: both phases are treated alike. Chains just move.
@@ -87,7 +90,7 @@ def settle(stage: Stage, mesh: Mesh, steps: int) -> TrainState:
     # Keys of its own: training starts at step 0 again, and must not repeat the draws that shaped the burnt-in chains.
     burning = burning._replace(key=jax.random.fold_in(state.key, BURN_IN))
     burning = replicate(jax.tree.map(jnp.copy, burning), mesh)  # a copy: the shell donates it
-    shell = compile_step(frozen, mesh)
+    shell = compiled(frozen, mesh)
     with StageProgress("burn-in", steps, 0) as progress:
         for step in range(steps):
             burning, metrics = shell(burning, stage.sets, None)
@@ -103,21 +106,25 @@ def settle(stage: Stage, mesh: Mesh, steps: int) -> TrainState:
 
 def best_particle(stage: Stage, state: TrainState, phase: PhaseState, with_data: bool) -> Params:
     """The particle of lowest energy over the whole sets, with a leading axis of 1."""
-    assert stage.spec.prior is not None and state.prior is not None
-    target = phases.log_weight(
-        stage.spec,
-        state.params,
-        state.held,
-        state.prior.multiplier.value,
-        stage.sets,
-        with_data=with_data,
-        whole=True,
-    )
-    energy = jax.jit(lambda u: whitened_energy(u) - target(u))
+    assert state.prior is not None
+    held, weight = state.held._replace(start={}), state.prior.multiplier.value
     particles = phase.log_step.shape[0]
-    energies = [energy(jax.tree.map(lambda leaf, i=i: leaf[i], phase.whitened)) for i in range(particles)]
-    best = int(jnp.argmin(jnp.stack(energies)))
+
+    def energy_of(particle: int) -> jax.Array:
+        u = jax.tree.map(lambda leaf: leaf[particle], phase.whitened)
+        return energy(stage.spec, with_data, state.params, held, weight, stage.sets, u)
+
+    best = int(jnp.argmin(jnp.stack([energy_of(particle) for particle in range(particles)])))
     return jax.tree.map(lambda leaf: leaf[best][None], phase.whitened)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def energy(
+    spec: StageSpec, with_data: bool, params: Params, held: Held, weight: jax.Array, sets: RowSets, u: Params
+) -> jax.Array:
+    """½|u|² − w(u) in nat over the whole sets."""
+    target = phases.log_weight(spec, params, held, weight, sets, with_data=with_data, whole=True)
+    return whitened_energy(u) - target(u)
 
 
 def read(metrics: dict[str, jax.Array]) -> dict[str, float]:
@@ -148,7 +155,7 @@ def run_stage(
         if latest == stage.steps:
             return state
     else:
-        state = settle(stage, mesh, burn_in)
+        state = settle(stage, mesh, burn_in, compile_step)
     state = jax.tree.map(jnp.copy, state)  # no two leaves may share a buffer: the shell donates the state
     first = 0 if latest is None else latest
     shell = compile_step(stage, mesh)

@@ -40,7 +40,7 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     untrained = make_stage(run, TRUNK, {}).init().params
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
-    state = jax.tree.map(jnp.copy, settle(stage, mesh, burn_in))
+    state = jax.tree.map(jnp.copy, settle(stage, mesh, burn_in, compile_step))
     jitted: Any = compile_step(stage, mesh)
     step = jitted.lower(state, stage.sets, stage.volume).compile()
     found: dict[str, list[np.ndarray]] = {}
