@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint typecheck lock tensorboard
+.PHONY: quickstart test benchmark lint typecheck lock tensorboard
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.lock pyproject.toml
@@ -22,6 +22,9 @@ quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are
 
 test: $(STAMP)  ## every test (two CPU cores, < 10 minutes)
 	$(BIN)/python -m pytest
+
+benchmark: $(STAMP)  ## tracing cost of the units, as a ratio in one run
+	$(BIN)/python benchmarks/tracing.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

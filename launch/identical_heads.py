@@ -1,6 +1,6 @@
 """Why do the two heads not become identical? Every combination of a config family, over seeds, measured.
 
-    python launch/identical_heads.py run --out runs/identical_heads [--only laplace] [--seeds 5]
+    python launch/identical_heads.py run --out runs/identical_heads [--only phases=laplace] [--seeds 5]
     python launch/identical_heads.py report --out runs/identical_heads --notes notes
 
 `run` trains configs/identical_heads.yaml with each combination of `FAMILY` (its `--set` overrides) by the project's own
@@ -16,7 +16,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,7 +68,17 @@ FAMILY: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
     "log_partition": {word: (f"objective.log_partition={word}",) for word in ("included", "omitted")},
-    "phases": {word: (f"objective.phases.kind={word}",) for word in ("laplace", "points", "chains")},
+    "phases": {
+        "laplace": ("objective.phases.kind=laplace",),
+        "points": ("objective.phases.kind=points",),
+        # A chain's move reads every row: half the steps take ten times as long.
+        "chains": (
+            "objective.phases.kind=chains",
+            "objective.phases.burn_in_steps=50",
+            "stages.prior.steps=150",
+            "evaluation.every=75",
+        ),
+    },
     "anchor": {word: (f"objective.anchor={word}",) for word in ("init", "trained")},
     "person": {word: (f"objective.supervision.instrumental={word}",) for word in ("untrusted", "none")},
 }
@@ -83,15 +93,16 @@ class Cell(NamedTuple):
     overrides: tuple[str, ...]
 
 
-def cells(only: str | None) -> Iterator[Cell]:
-    """The combinations, those of one structure beside each other; `only`: of one kind of phases."""
+def cells(only: Mapping[str, str]) -> Iterator[Cell]:
+    """The combinations that have the words of `only`, those of one structure beside each other."""
     order = ("phases", "person", "prior", "log_partition", "anchor")  # the anchor changes no program
     for words in itertools.product(*(FAMILY[axis] for axis in order)):
         named = dict(zip(order, words, strict=True))
         cell = Cell(named, tuple(itertools.chain(*(FAMILY[axis][word] for axis, word in named.items()))))
-        if only in (None, named["phases"]):
-            yield cell
-        if named["prior"] == "tied" and named["phases"] == "laplace" and only in (None, "laplace"):
+        if not only.items() <= named.items():
+            continue
+        yield cell
+        if named["prior"] == "tied" and named["phases"] == "laplace":
             yield Cell({**named, "prior": "tied, narrow"}, cell.overrides + NARROW)
 
 
@@ -196,9 +207,9 @@ def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> di
     }
 
 
-def run_family(out: Path, only: str | None, seeds: int) -> None:
+def run_family(out: Path, only: Mapping[str, str], seeds: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"results-{only or 'all'}.jsonl"
+    path = out / f"results-{'-'.join(only.values()) or 'all'}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     done = {(line["cell"], line["seed"]) for line in map(json.loads, lines)}
     programs, mesh = Programs(), make_mesh(1)
@@ -238,18 +249,26 @@ def name_of(cell: Cell) -> str:
     return ", ".join(cell.words.values())
 
 
+def axis_word(text: str) -> tuple[str, str]:
+    axis, _, word = text.partition("=")
+    if word not in FAMILY.get(axis, {}):
+        known = "; ".join(f"{axis}={'|'.join(words)}" for axis, words in FAMILY.items())
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {known}")
+    return axis, word
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--out", type=Path, required=True)
-    run.add_argument("--only", choices=FAMILY["phases"])
+    run.add_argument("--only", type=axis_word, action="append", default=[], metavar="AXIS=WORD", help="may be repeated")
     run.add_argument("--seeds", type=int, default=5)
     commands.add_parser("data", help=f"write {WORLD.name} anew (it must not be there)")
     options = parser.parse_args()
     if options.command == "data":
         return write_world(WORLD)
-    run_family(options.out, options.only, options.seeds)
+    run_family(options.out, dict(options.only), options.seeds)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ LAYERS = (
     "inference",
     "baselines",
     "train",
+    "testing",
     "report",
     "run",
     "cli",

@@ -337,7 +337,7 @@ def test_a_single_number_is_a_vector_of_one_to_the_kronecker_metric():
 def test_curvature_needs_a_likelihood_in_nat_and_a_stddev_of_the_group():
     theta = theta_3x2()
     in_example = lambda theta, row: softmax_nll(theta, row) * Quantity(1.0, example)  # noqa: E731
-    with pytest.raises(UnitError, match="expected nat/θ.trunk"):
+    with pytest.raises(UnitError, match=r"expected nat/θ\.trunk"):
         curvature.diagonal(in_example, "trunk", theta, ROWS, Quantity(SIGMA, TRUNK), EXAMPLES)
     with pytest.raises(UnitError):
         curvature.diagonal(softmax_nll, "trunk", theta, ROWS, Quantity(SIGMA, HEAD), EXAMPLES)
