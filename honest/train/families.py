@@ -125,7 +125,8 @@ def _gaussian(section: Any, group: str, anchor: Params, data: Fisher, key: str) 
     if isinstance(scales, sections.FileScales):
         return read_scales(scales, theta, group, key)
     stddev = _scale(scales.stddev, group, jax.tree.leaves(theta)[0].dtype)
-    rows, nll = data.rows(group, scales.rows, key), data.nll(group, anchor)
+    rows = data.rows(group, scales.rows, f"{key}.scales" if diagonal else key)
+    nll = data.nll(group, anchor)
     if diagonal:
         return curvature.diagonal(nll, group, theta, rows, stddev, scales.examples)
     return curvature.kronecker(nll, group, theta, rows, stddev, scales.examples, section.largest_axis)

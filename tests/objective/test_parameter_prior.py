@@ -169,7 +169,9 @@ def test_colour_is_a_root_of_the_covariance_and_whiten_undoes_it(left, right):
     u = tree(5, a=(3, 4))
     np.testing.assert_allclose(prior.whiten(prior.colour(u))["a"], u["a"], rtol=1e-11)
     np.testing.assert_allclose(prior.colour(prior.whiten(u))["a"], u["a"], rtol=1e-11)
-    assert float(prior.cost(u).to(nat)) == pytest.approx(0.5 * float(jnp.sum(prior.whiten(u)["a"] ** 2)), rel=1e-11)
+    assert float(prior.cost(u, TRUNK).to(nat)) == pytest.approx(
+        0.5 * float(jnp.sum(prior.whiten(u)["a"] ** 2)), rel=1e-11
+    )
 
 
 def test_coloured_normal_draws_have_the_covariance():

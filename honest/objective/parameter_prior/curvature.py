@@ -52,9 +52,8 @@ def _mean_over_rows(nll: RowNll, group: str, theta: Tree, rows: Rows, statistic:
     return jax.tree.map(lambda leaf: leaf / size(rows), summed)
 
 
-def _stddev(squared_gradient: jax.Array, stddev: Quantity, examples: float) -> Quantity:
+def _stddev(squared_gradient: jax.Array, unit: Unit, stddev: Quantity, examples: float) -> Quantity:
     """σ_i of precision (1 nat)/σ² + N·F_i, from F_i·(1 nat) in nat²/θ_g² per example."""
-    unit: Unit = stddev.unit
     fisher = Quantity(squared_gradient, nat**2 / unit**2 / example) / Quantity(1.0, nat)
     total_precision = fisher * Quantity(examples, example) + precision(stddev)
     return (Quantity(1.0, nat) / total_precision) ** Fraction(1, 2)
@@ -67,13 +66,15 @@ def _rebuild(theta: Tree, scales: list[TensorScale]) -> Gaussian:
 def diagonal(nll: RowNll, group: str, theta: Tree, rows: Rows, stddev: Quantity, examples: float) -> Gaussian:
     """Each weight's precision from its own empirical Fisher information. rows: leading axis B."""
     squares = _mean_over_rows(nll, group, theta, rows, jnp.square)
-    return _rebuild(theta, [TensorScale(_stddev(square, stddev, examples)) for square in squares])
+    return _rebuild(theta, [TensorScale(_stddev(square, GROUP_UNITS[group], stddev, examples)) for square in squares])
 
 
 def _factors(largest_axis: int, g: jax.Array) -> Factors:
     def gram(matrix: jax.Array) -> jax.Array:
         return matrix @ matrix.T if matrix.shape[0] <= largest_axis else jnp.sum(matrix**2, axis=1)
 
+    if g.ndim == 0:
+        return Factors(jnp.square(g), None)
     if g.ndim < 2:
         return Factors(gram(g.reshape(-1, 1)), None)
     if g.ndim > 2:
@@ -83,7 +84,7 @@ def _factors(largest_axis: int, g: jax.Array) -> Factors:
 
 def _eigen(factor: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """Eigenvalues (not negative), and eigenvectors in columns; a diagonal factor is its own."""
-    if factor.ndim == 1:
+    if factor.ndim < 2:
         return factor, None
     values, vectors = jnp.linalg.eigh(factor)
     return jnp.maximum(values, 0.0), vectors
@@ -94,14 +95,16 @@ def kronecker(
 ) -> Gaussian:
     """A Kronecker-factored metric. Of an axis longer than `largest_axis` only the diagonal of its factor is kept."""
 
+    unit = GROUP_UNITS[group]
+
     def scale(factors: Factors) -> TensorScale:
         left, left_basis = _eigen(factors.left)
         if factors.right is None:
-            return TensorScale(_stddev(left, stddev, examples), left_basis)
+            return TensorScale(_stddev(left, unit, stddev, examples), left_basis)
         right, right_basis = _eigen(factors.right)
         trace = jnp.sum(left)
         product = left[:, None] * right[None, :] / jnp.where(trace > 0, trace, 1.0)
-        return TensorScale(_stddev(product, stddev, examples), left_basis, right_basis)
+        return TensorScale(_stddev(product, unit, stddev, examples), left_basis, right_basis)
 
     means = _mean_over_rows(nll, group, theta, rows, lambda g: _factors(largest_axis, g))
     return _rebuild(theta, [scale(factors) for factors in means])

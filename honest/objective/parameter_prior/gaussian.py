@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from honest.config import GROUP_UNITS
 from honest.objective.parameter_prior.coordinates import family, gaussian_constant
 from honest.params import Params, Tree, difference
-from honest.units import Quantity, assert_unit, nat, total
+from honest.units import Quantity, Unit, assert_unit, nat, total
 
 
 def precision(stddev: Quantity) -> Quantity:
@@ -72,11 +73,11 @@ class Gaussian:
         """(Lᵀ d R)/σ: the inverse of `colour`."""
         return self._map(lambda scale, d: scale.rotate(d) / scale.stddev.to(scale.stddev.unit), displacement)
 
-    def cost(self, displacement: Tree) -> Quantity:
-        """½ Σ precision · d² in nat, a scalar."""
+    def cost(self, displacement: Tree, unit: Unit) -> Quantity:
+        """½ Σ precision · d² in nat, a scalar; the displacement is in `unit`. UnitError for a σ in another."""
         cost = Quantity(0.0, nat)
         for scale, d in self._pairs(displacement):
-            squared = Quantity(scale.rotate(d), scale.stddev.unit) ** 2
+            squared = Quantity(scale.rotate(d), unit) ** 2
             # A σ shared by the tensor multiplies the sum once, one of its own each coordinate.
             shared = scale.stddev.shape == ()
             weighted = precision(scale.stddev) * (total(squared) if shared else squared)
@@ -84,7 +85,7 @@ class Gaussian:
         return cost
 
     def nats(self, params: Params, anchor: Params, group: str) -> Quantity:
-        return -self.cost(difference(params[group], anchor[group]))
+        return -self.cost(difference(params[group], anchor[group]), GROUP_UNITS[group])
 
     def constant(self, anchor: Params, group: str, measure: Quantity) -> Quantity:
         """− Σ_i ½ log(2π σ_i²/u²); rotations do not change it."""

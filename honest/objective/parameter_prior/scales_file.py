@@ -43,7 +43,7 @@ def read(path: Path, group: Tree, unit: Unit, key: str) -> Gaussian:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise fail(f"cannot be read as .npz ({error}); write it by np.savez, with an entry 'unit'") from None
     if UNIT not in arrays:
         raise fail(f"has no entry 'unit'; add unit={str(unit)!r}")
@@ -63,7 +63,9 @@ def read(path: Path, group: Tree, unit: Unit, key: str) -> Gaussian:
         array = arrays[name]
         if array.shape not in ((), leaf.shape):
             raise fail(f"{name} has shape {array.shape}, expected {leaf.shape} or one number")
-        if not np.issubdtype(array.dtype, np.floating) or not (np.isfinite(array) & (array > 0)).all():
+        with np.errstate(over="ignore", under="ignore"):
+            array = array.astype(leaf.dtype) if array.dtype.kind in "fiu" else np.zeros(())
+        if not (np.isfinite(array) & (array > 0)).all():
             raise fail(f"{name} must hold positive, finite numbers in {unit}")
     scales = [TensorScale(Quantity(jnp.asarray(arrays[name], leaf.dtype), unit)) for name, leaf in leaves.items()]
     return Gaussian(jax.tree.unflatten(jax.tree.structure(group), scales))
