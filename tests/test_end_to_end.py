@@ -271,9 +271,9 @@ def test_a_finished_run_is_reported_again_and_not_changed(tiny_run, started):
 
 def test_another_config_is_refused(tiny_run, command):
     before = fingerprints(tiny_run.directory)
-    change = ("--set", "stages.prior.steps=12", "--set", "objective.second_prior.trunk=2.0 θ.trunk")
+    change = ("--set", "stages.prior.steps=12", "--set", "objective.second_prior.trunk.stddev=2.0 θ.trunk")
     outcome = command("train", tiny_run.config, *change, "--workdir", tiny_run.directory)
-    assert_mistake(outcome, "stages.prior.steps: run has 9, command asks 12", "objective.second_prior.trunk")
+    assert_mistake(outcome, "stages.prior.steps: run has 9, command asks 12", "objective.second_prior.trunk.stddev")
     assert "stages.trunk" not in outcome[2]
     assert fingerprints(tiny_run.directory) == before
 
