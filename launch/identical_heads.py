@@ -1,7 +1,7 @@
 """Why do the two heads not become identical? Every combination of a config family, over seeds, measured.
 
     python launch/identical_heads.py run --out runs/identical_heads [--only phases=laplace] [--seeds 5]
-    python launch/identical_heads.py report --out runs/identical_heads --notes notes
+    python launch/identical_heads.py data
 
 `run` trains configs/identical_heads.yaml with each combination of `FAMILY` (its `--set` overrides) by the project's own
 stages and train step, and appends one line a run to OUT/results-KINDS.jsonl; a run that is there already is skipped.
