@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from ruamel.yaml import YAML
 
@@ -221,3 +222,12 @@ def tiny_run(runner: Runner) -> Finished:
 def chains_soon(runner: Runner, tiny_run: Finished) -> Future[Finished]:
     """The same with persistent chains and exchangeable heads, in the background."""
     return runner.train_soon("chains", *CHAINS)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """XLA without optimisation, for modules that compile much and compute little."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
