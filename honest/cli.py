@@ -1,4 +1,4 @@
-"""The command `honest`: train, evaluate, ask. A user's mistake ends with one message on stderr and exit code 2."""
+"""The command `honest`. A user's mistake ends with one message on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -22,15 +22,12 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train a config; the same command resumes a stopped run")
     train.add_argument("config", type=Path, help="a YAML file, e.g. configs/quickstart.yaml")
-    train.add_argument(
-        "--set",
-        dest="overrides",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override one key of the config, e.g. --set stages.prior.steps=100 (may be repeated)",
-    )
+    overridable(train)
     train.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME of the config)")
+    units = commands.add_parser("units", help="every term of an objective with its unit, its value, and what 1 θ costs")
+    units.add_argument("config", type=Path, help="a YAML file (at initialisation), or a run's directory (as it is now)")
+    overridable(units)
+    units.add_argument("--json", type=Path, help="also write the table to this new file")
     evaluate = commands.add_parser("evaluate", help="score a run's newest checkpoints and print the report")
     evaluate.add_argument("directory", type=Path)
     evaluate.add_argument("--json", type=Path, help="also write the summary to this new file")
@@ -38,6 +35,17 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("directory", type=Path)
     ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
     return top
+
+
+def overridable(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key of the config, e.g. --set stages.prior.steps=100 (may be repeated)",
+    )
 
 
 def keep_freed_memory() -> None:
@@ -78,6 +86,15 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.command == "evaluate":
         runs.evaluate(RunDirectory(options.directory), options.json)
+        return 0
+    if options.command == "units":
+        if not options.config.is_dir():
+            runs.units(load_config(options.config, options.overrides).config, None, options.json)
+            return 0
+        if options.overrides:
+            raise UserError(f"{options.config} is a run's directory, whose config is fixed: --set is for a YAML file")
+        run_directory = RunDirectory(options.config)
+        runs.units(run_directory.config(), run_directory, options.json)
         return 0
     config = load_config(options.config, options.overrides).config
     directory = RunDirectory(options.workdir or Path("runs") / config.name)

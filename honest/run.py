@@ -12,16 +12,18 @@ import jax
 import numpy as np
 
 from honest.config import RunConfig
-from honest.config_io import dump_config
+from honest.config_io import dump_config, unit_fields
 from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.params import Params
 from honest.report.answers import Answers
 from honest.report.divergence import row_divergences
 from honest.report.evaluator import Evaluator, method_names
-from honest.report.final import Final, conclude, summary, text
+from honest.report.final import Final, conclude, makes_claim, summary, text
 from honest.report.ledger_values import LN2
 from honest.report.plots import heads_figure
+from honest.report.unit_report import unit_report
+from honest.report.unit_text import unit_json, unit_text
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog, custom_scalars_layout
 from honest.train.loop import replicated, run_stage
@@ -156,6 +158,27 @@ def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
     if json_path is not None:
         content: dict[str, Any] = summary(final, run.config, environment())
         write_new(json_path, json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | None) -> None:
+    """Prints the unit table of a config at its initialisation, or of a run at its newest checkpoint."""
+    if json_path is not None and json_path.exists():
+        raise UserError(f"{json_path} exists already; nothing is overwritten")
+    if directory is None:
+        run, evaluator = start(config)
+        stage = make_stage(run, PRIOR, {TRUNK: {"trunk": run.anchor()["trunk"]}})
+        state, where = stage.init(), "at initialisation, before any training"
+    else:
+        _, evaluator, stages, states = restore(directory, (PRIOR,))
+        stage, state = stages[PRIOR], states[PRIOR]
+        where = f"in {directory.path} at step {int(state.step)} of {stage.steps} of stage {PRIOR}"
+    print(f"honest: summing every term over its whole set, {where} …", file=sys.stderr, flush=True)
+    unclaimed = config.objective.log_partition == "included" and not makes_claim(stage)
+    sampled = float(evaluator.sampled(stage, state).upper) if unclaimed else None
+    report, fields = unit_report(stage, state, config.objective, sampled), unit_fields(config)
+    print(unit_text(report, fields, where))
+    if json_path is not None:
+        write_new(json_path, json.dumps(unit_json(report, fields, where), indent=2, ensure_ascii=False))
 
 
 def ask(directory: RunDirectory, question: str) -> str:

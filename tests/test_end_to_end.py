@@ -63,6 +63,7 @@ class Started(NamedTuple):
     again: Future[subprocess.CompletedProcess]
     evaluated: Future[subprocess.CompletedProcess]
     asked: Future[subprocess.CompletedProcess]
+    units: Future[subprocess.CompletedProcess]
     chains: Future[Finished]
     points: Future[Finished]
     copy: Path
@@ -79,6 +80,7 @@ def started(runner, tiny_run, chains_soon) -> Started:
         again=runner.soon("train", tiny_run.config, "--workdir", copy),
         evaluated=runner.soon("evaluate", tiny_run.directory, "--json", runner.folder / "evaluated.json"),
         asked=runner.soon("ask", tiny_run.directory, "3 + 4 = 7. Bob:"),
+        units=runner.soon("units", tiny_run.directory, "--json", runner.folder / "units.json"),
         chains=chains_soon,
         points=runner.train_soon("points", *POINTS),
         copy=copy,
@@ -328,14 +330,31 @@ def test_ask_answers_with_both_heads(started):
     assert stated and float(stated[1]) == pytest.approx(divergence, abs=1e-4)  # p is printed to 4 digits
 
 
+def test_units_of_a_run_are_its_ledger(tiny_run, started, runner):
+    """Row by row, but for −log Z, where the table has the modes' claim and the summary the sampled bound."""
+    done = started.units.result(WAIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert f"in {tiny_run.directory} at step 9 of 9 of stage prior" in done.stdout
+    content = json.loads((runner.folder / "units.json").read_text(encoding="utf-8"))
+    of = lambda rows: {(x["term"], x["group"]): x["contribution_bits"] for x in rows if x["term"] != "log_partition"}  # noqa: E731
+    summary = summary_of(tiny_run.directory)
+    expected = [{**row, "contribution_bits": row["nats"] / math.log(2)} for row in summary["ledger"]["rows"]]
+    assert of(content["terms"]) == pytest.approx(of(expected))
+    claim = next(row for row in content["terms"] if row["term"] == "log_partition")["measured"]
+    assert claim == {
+        "value": pytest.approx(summary["metrics"]["objective/log_partition_claim_nats"]),
+        "unit": "nat",
+    }
+
+
 @pytest.mark.parametrize("question", ["what is the time?", ""])
 def test_a_malformed_question_is_a_mistake(tiny_run, command, question):
     assert_mistake(command("ask", tiny_run.directory, question), repr(question))
 
 
 def test_nothing_of_this_changed_the_run(tiny_run, started):
-    """The copy was made before the run was evaluated and asked."""
-    for process in (started.evaluated, started.asked):
+    """The copy was made before the run was evaluated, asked and its units printed."""
+    for process in (started.evaluated, started.asked, started.units):
         process.result(WAIT_SECONDS)
     assert fingerprints(tiny_run.directory) == started.before
 

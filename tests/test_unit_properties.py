@@ -166,8 +166,15 @@ def test_two_dimensions_never_meet_and_the_missing_factor_is_their_ratio(x, y, a
 @given(quantities_alike(2))
 @modest
 def test_one_dimension_always_meets(pair):
-    for operation in SIGNS.values():
-        operation(*pair)
+    left, right = pair
+    for sign, operation in SIGNS.items():
+        result = operation(left, right)
+        expected = operation(left.to(left.unit), right.to(left.unit))
+        if sign in COMPARISONS:
+            assert bool(result) == bool(expected)
+        else:
+            assert result.unit == left.unit
+            assert result.to(left.unit) == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @given(nonzero, nonzero, units(), units())

@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from honest.config import RunConfig, TableTask
 from honest.config_io.document import ConfigError, Document, Place, Problem
 from honest.config_io.messages import told
-from honest.config_io.walk import differences, unit_table
+from honest.config_io.walk import differences, unit_fields, unit_table
 from honest.config_priors import FileScales
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "differences",
     "dump_config",
     "load_config",
+    "unit_fields",
     "unit_table",
 ]
 

@@ -22,6 +22,12 @@ def unit_table(config: RunConfig) -> dict[str, str]:
     return units
 
 
+def unit_fields(config: RunConfig) -> dict[str, tuple[str, str]]:
+    """Dotted key -> (value as written, unit), for every field that has a unit or counts something."""
+    units = unit_table(config)
+    return {key: (str(value), units[key]) for key, value, _ in _leaves(config) if key in units}
+
+
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
     """Lines "key: run has X, command asks Y" for the run's config `a` and the command's `b`.
 

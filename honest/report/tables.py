@@ -32,7 +32,7 @@ def comparison_table(rows: Mapping[str, HeadScores], as_markdown: bool = False) 
         raise ValueError(f"the comparison needs the scores of {ALWAYS_FALSE!r} beside the heads'")
     names = [name for name in rows if name != ALWAYS_FALSE] + [ALWAYS_FALSE]
     lines = [[name, *map(interval_text, _shares(rows[name]))] for name in names]
-    return _layout(HEADER, lines, "l" * len(HEADER), as_markdown)
+    return layout(HEADER, lines, "l" * len(HEADER), as_markdown)
 
 
 def ledger_table(rows: Sequence[tuple[str, str, float]], total_nats: float, as_markdown: bool = False) -> str:
@@ -44,7 +44,7 @@ def ledger_table(rows: Sequence[tuple[str, str, float]], total_nats: float, as_m
     if not abs(summed - total_nats) <= SUM_TOLERANCE * size:  # also catches nan
         raise ValueError(f"the ledger's rows add up to {summed!r} nat, the total is {total_nats!r} nat")
     lines = [[term, group, *_nats_and_bits(nats)] for term, group, nats in [*rows, ("total", "", total_nats)]]
-    return _layout(["term", "group", "nats", "bits"], lines, "llrr", as_markdown)
+    return layout(["term", "group", "nats", "bits"], lines, "llrr", as_markdown)
 
 
 def head_sentence(heads: Mapping[str, HeadScores], divergence_nats: float, disagreement_rate: float) -> str:
@@ -108,7 +108,7 @@ def _nats_and_bits(nats: float) -> list[str]:
     return [f"{nats:,.3f}", f"{nats / NATS_PER_BIT:,.3f}"]
 
 
-def _layout(header: list[str], lines: list[list[str]], align: str, as_markdown: bool) -> str:
+def layout(header: list[str], lines: list[list[str]], align: str, as_markdown: bool = False) -> str:
     """Columns as wide as their widest cell; `align` has l or r for each."""
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
 
