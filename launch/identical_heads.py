@@ -34,7 +34,7 @@ from honest.config_io import load_config
 from honest.data.tasks import build_task
 from honest.objective.log_partition.annealed import LogPartition, annealed
 from honest.objective.predictions import RowSets
-from honest.params import Params, squared_distance
+from honest.params import Params, squared_distance, squared_norm
 from honest.report.answers import Answers, chain_params, chains
 from honest.report.divergence import divergence_scalars, parameter_scalars
 from honest.report.evaluator import HEAD_NAMES
@@ -78,10 +78,20 @@ FAMILY: dict[str, dict[str, tuple[str, ...]]] = {
             "stages.prior.steps=150",
             "evaluation.every=75",
         ),
+        # Moves long enough for the negative phase to equilibrate: 50 times the gradients, and so for FEW cells alone.
+        "chains, long": (
+            "objective.phases.kind=chains",
+            "objective.phases.leapfrog_steps=32",
+            "objective.phases.step_size=0.006",
+            "objective.phases.burn_in_steps=250",
+            "stages.prior.steps=100",
+            "evaluation.every=50",
+        ),
     },
     "anchor": {word: (f"objective.anchor={word}",) for word in ("init", "trained")},
     "person": {word: (f"objective.supervision.instrumental={word}",) for word in ("untrusted", "none")},
 }
+FEW = {"prior": "gaussian", "anchor": "init"}
 # Beside the full factorial: a tie so narrow that it has no pull at the distance at which the heads start.
 NARROW = (f"{HEADS}.instrumental_head={{kind: tied, stddev: 1.0 θ.head, tie_stddev: 0.1 θ.head, bits: 10 bit}}",)
 
@@ -99,7 +109,9 @@ def cells(only: Mapping[str, str]) -> Iterator[Cell]:
     for words in itertools.product(*(FAMILY[axis] for axis in order)):
         named = dict(zip(order, words, strict=True))
         cell = Cell(named, tuple(itertools.chain(*(FAMILY[axis][word] for axis, word in named.items()))))
-        if not only.items() <= named.items():
+        if not only.items() <= named.items() or (
+            named["phases"] == "chains, long" and not FEW.items() <= named.items()
+        ):
             continue
         yield cell
         if named["prior"] == "tied" and named["phases"] == "laplace":
@@ -155,6 +167,12 @@ def distance_bits(params: Params) -> float:
     return 0.5 * float(apart.to(GROUP_UNITS["intended_head"] ** 2)) / LN2
 
 
+def half_square(whitened: Params) -> float:
+    """½|u|² of a phase, mean over its particles: D/2 on average for draws from the prior, near 0 where chains begin."""
+    particles = jax.tree.leaves(whitened)[0].shape[0]
+    return 0.5 * float(squared_norm(whitened)) / particles
+
+
 def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> dict[str, Any]:
     spec, test = stage.spec, run.task.splits.test
     assert spec.prior is not None and state.prior is not None
@@ -186,6 +204,8 @@ def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> di
     return {
         **divergence_scalars(logits, test),
         **parameter_scalars(params),
+        "positive_half_square_nats": half_square(state.prior.positive.whitened),
+        "negative_half_square_nats": half_square(state.prior.negative.whitened),
         "head_distance_bits": distance_bits(params),
         "head_distance_bits_at_anchor": distance_bits(state.held.anchor),
         **{
@@ -209,7 +229,7 @@ def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> di
 
 def run_family(out: Path, only: Mapping[str, str], seeds: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"results-{'-'.join(only.values()) or 'all'}.jsonl"
+    path = out / f"results-{'-'.join(only.values()).replace(', ', '_') or 'all'}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     done = {(line["cell"], line["seed"]) for line in map(json.loads, lines)}
     programs, mesh = Programs(), make_mesh(1)
