@@ -109,9 +109,8 @@ def cells(only: Mapping[str, str]) -> Iterator[Cell]:
     for words in itertools.product(*(FAMILY[axis] for axis in order)):
         named = dict(zip(order, words, strict=True))
         cell = Cell(named, tuple(itertools.chain(*(FAMILY[axis][word] for axis, word in named.items()))))
-        if not only.items() <= named.items() or (
-            named["phases"] == "chains, long" and not FEW.items() <= named.items()
-        ):
+        wanted = {**only, **(FEW if named["phases"] == "chains, long" else {})}
+        if not wanted.items() <= named.items():
             continue
         yield cell
         if named["prior"] == "tied" and named["phases"] == "laplace":

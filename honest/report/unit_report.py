@@ -172,6 +172,8 @@ def described(section: BaseModel) -> str:
     for key, value in section:
         if isinstance(value, BaseModel):
             parts.append(described(value))
+        elif isinstance(value, dict):
+            parts += [f"{pattern} {stddev}" for pattern, stddev in value.items()]
         elif value is not None:
             parts.append(str(value) if key in ("kind", "source") else f"{key} {value}")
     return ", ".join(parts)

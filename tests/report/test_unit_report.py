@@ -14,7 +14,7 @@ from honest.cli import main
 from honest.config_io import load_config, unit_fields
 from honest.data.tasks import build_task
 from honest.report.ledger_values import LedgerReader
-from honest.report.unit_report import UnitRow, unit_report
+from honest.report.unit_report import UnitRow, described, unit_report
 from honest.report.unit_text import number, quantity_text, shares, unit_json, unit_text
 from honest.train.sharding import make_mesh
 from honest.train.stage import PRIOR, TRUNK, make_run
@@ -168,6 +168,13 @@ def test_exchange_rates(moved):
     (_, first, worth), (_, tolerated, allowed) = moved.report.exchange
     assert (float(first.to(disagreement)), float(worth.to(bit))) == pytest.approx((1.0, 10 / LN2))
     assert (float(tolerated.to(disagreement)), float(allowed.to(bit))) == pytest.approx((0.064, 0.64 / LN2))
+
+
+def test_a_section_in_one_line(moved):
+    section = moved.config.objective.second_prior.trunk
+    assert described(section) == "diagonal, fisher, stddev 3.0 θ.trunk, examples 0, rows 8"
+    tensors = moved.config.objective.first_prior.intended_head.model_copy(update={"tensors": {"a/*": "0.5 θ.head"}})
+    assert described(tensors) == "gaussian, stddev 2.0 θ.head, a/* 0.5 θ.head"
 
 
 # --- text ---------------------------------------------------------------------------------------------------
