@@ -251,7 +251,7 @@ def finish(figure: plt.Figure, path: Path, title: str, handles: list[Line2D]) ->
 
 
 def write_report(source: Path, out: Path) -> None:
-    rows = read(source)
+    rows = [row for runs in cells(read(source)).values() for row in runs]
     if out.exists():
         raise UserError(f"{out} exists already; nothing is overwritten: name another --out")
     out.mkdir(parents=True)
