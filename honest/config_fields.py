@@ -11,6 +11,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from honest.units import Unit, UnitError, bit, disagreement, displacement, example, nat, parse_quantity
 
+SMALLEST, LARGEST = 1e-12, 1e12  # of a number with a unit
+
 
 @dataclass(frozen=True)
 class InUnit:
@@ -31,6 +33,8 @@ class InUnit:
             raise ValueError(f"has unit {given}, not {self.unit}")
         if not 0 < self.value(text) < float("inf"):
             raise ValueError("must be positive and finite")
+        if not SMALLEST <= self.value(text) <= LARGEST:
+            raise ValueError(f"must lie between {SMALLEST:g} and {LARGEST:g}, as float32 has to hold its square")
         return text
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -93,6 +93,12 @@ class TiedPrior(Strict, Generic[S]):
     tie_stddev: S
     bits: Bits
 
+    @model_validator(mode="after")
+    def narrow_tie(self):
+        fits = parse_quantity(str(self.tie_stddev)) < parse_quantity(str(self.stddev))
+        require((fits, "tie_stddev", f"{self.tie_stddev} is not below the independent head's stddev {self.stddev}"))
+        return self
+
 
 class SparsePrior(Strict, Generic[S]):
     kind: Literal["sparse"]

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from honest.config import RunConfig
+from honest.config import GROUPS, RunConfig
 from honest.config_io import dump_config, unit_fields
 from honest.data.tasks import build_task
 from honest.errors import UserError
@@ -19,7 +19,7 @@ from honest.params import Params
 from honest.report.answers import Answers
 from honest.report.divergence import row_divergences
 from honest.report.evaluator import Evaluator, method_names
-from honest.report.final import Final, conclude, makes_claim, summary, text
+from honest.report.final import Final, conclude, summary, text
 from honest.report.ledger_values import LN2
 from honest.report.plots import heads_figure
 from honest.report.unit_report import unit_report
@@ -29,6 +29,7 @@ from honest.train.events import EventLog, custom_scalars_layout
 from honest.train.loop import replicated, run_stage
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
+from honest.train.spec import PriorSpec
 from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
@@ -150,8 +151,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
 
 def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
     """Scores a run's newest checkpoints again and prints the report; `json_path`: a new file for the summary."""
-    if json_path is not None and json_path.exists():
-        raise UserError(f"{json_path} exists already; nothing is overwritten")
+    check_new(json_path)
     run, evaluator, stages, states = restore(directory, ORDER)
     final = conclude(evaluator, stages, states)
     print(text(final, run.config))
@@ -160,22 +160,40 @@ def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
         write_new(json_path, json.dumps(content, indent=2, ensure_ascii=False))
 
 
+def check_new(path: Path | None) -> None:
+    """UserError, before anything is computed, where a new file cannot be written to `path`."""
+    if path is not None and path.exists():
+        raise UserError(f"{path} exists already; nothing is overwritten")
+    if path is not None and not path.parent.is_dir():
+        raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def marked_unused(fields: dict[str, tuple[str, str]], prior: PriorSpec) -> dict[str, tuple[str, str]]:
+    """The fields, with the priors of groups that the staging has no such stage for marked."""
+    stages = (("first_prior", prior.trained), ("second_prior", prior.resampled))
+    unused = tuple(f"objective.{name}.{group}." for name, used in stages for group in GROUPS if group not in used)
+    mark = f"  (not used: staging is {prior.staging})"
+    return {key: (value + mark if key.startswith(unused) else value, unit) for key, (value, unit) in fields.items()}
+
+
 def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | None) -> None:
     """Prints the unit table of a config at its initialisation, or of a run at its newest checkpoint."""
-    if json_path is not None and json_path.exists():
-        raise UserError(f"{json_path} exists already; nothing is overwritten")
+    check_new(json_path)
     if directory is None:
         run, evaluator = start(config)
         stage = make_stage(run, PRIOR, {TRUNK: {"trunk": run.anchor()["trunk"]}})
         state, where = stage.init(), "at initialisation, before any training"
+        if config.objective.anchor == "trained":
+            where += " (anchor: trained is not known yet: θ0.trunk is the untrained one here)"
     else:
         _, evaluator, stages, states = restore(directory, (PRIOR,))
         stage, state = stages[PRIOR], states[PRIOR]
         where = f"in {directory.path} at step {int(state.step)} of {stage.steps} of stage {PRIOR}"
     print(f"honest: summing every term over its whole set, {where} …", file=sys.stderr, flush=True)
-    unclaimed = config.objective.log_partition == "included" and not makes_claim(stage)
-    sampled = float(evaluator.sampled(stage, state).upper) if unclaimed else None
-    report, fields = unit_report(stage, state, config.objective, sampled), unit_fields(config)
+    assert stage.spec.prior is not None
+    log_z = float(evaluator.sampled(stage, state).upper) if stage.spec.prior.log_partition else None
+    report = unit_report(stage, state, config.objective, log_z)
+    fields = marked_unused(unit_fields(config), stage.spec.prior)
     print(unit_text(report, fields, where))
     if json_path is not None:
         write_new(json_path, json.dumps(unit_json(report, fields, where), indent=2, ensure_ascii=False))

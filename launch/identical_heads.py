@@ -15,6 +15,7 @@ import csv
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -109,8 +110,8 @@ def cells(only: Mapping[str, str]) -> Iterator[Cell]:
     for words in itertools.product(*(FAMILY[axis] for axis in order)):
         named = dict(zip(order, words, strict=True))
         cell = Cell(named, tuple(itertools.chain(*(FAMILY[axis][word] for axis, word in named.items()))))
-        wanted = {**only, **(FEW if named["phases"] == "chains, long" else {})}
-        if not wanted.items() <= named.items():
+        left_out = named["phases"] == "chains, long" and not FEW.items() <= named.items()
+        if left_out or not only.items() <= named.items():
             continue
         yield cell
         if named["prior"] == "tied" and named["phases"] == "laplace":
@@ -229,8 +230,7 @@ def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> di
 def run_family(out: Path, only: Mapping[str, str], seeds: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"results-{'-'.join(only.values()).replace(', ', '_') or 'all'}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    done = {(line["cell"], line["seed"]) for line in map(json.loads, lines)}
+    done = {(line["cell"], line["seed"]) for file in out.glob("results-*.jsonl") for line in finished(file)}
     programs, mesh = Programs(), make_mesh(1)
     trunks: dict[int, Params] = {}
     todo = [(cell, seed) for cell in cells(only) for seed in range(seeds) if (name_of(cell), seed) not in done]
@@ -250,6 +250,15 @@ def run_family(out: Path, only: Mapping[str, str], seeds: int) -> None:
             line = {"cell": name_of(cell), **cell.words, "seed": seed, "seconds": time.monotonic() - began, **found}
             file.write(json.dumps(line) + "\n")
             file.flush()
+
+
+def finished(path: Path) -> list[dict[str, Any]]:
+    """The runs in a results file. A last line that a killed process left half-written is cut off: it runs again."""
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        os.truncate(path, len(whole.encode()))
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def write_world(path: Path) -> None:
@@ -287,6 +296,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "data":
         return write_world(WORLD)
+    if len(dict(options.only)) < len(options.only):
+        parser.error("--only names an axis twice: run the two commands one after the other, into the same --out")
     run_family(options.out, dict(options.only), options.seeds)
 
 

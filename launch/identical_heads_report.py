@@ -13,7 +13,7 @@ import csv
 import json
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,19 +55,35 @@ Cells = dict[tuple[str, ...], list[Row]]
 
 
 def read(source: Path) -> list[Row]:
-    """Every run's numbers, to 6 digits. UserError: there are none."""
+    """Every run's numbers, to 6 digits. UserError: none, or of something else, or a run is there twice."""
     if source.is_file() and source.suffix == ".csv":
         with source.open(encoding="utf-8", newline="") as file:
-            return [_typed(line) for line in csv.DictReader(file)]
-    rows = []
-    for path in sorted(source.glob("results-*.jsonl")):
-        for line in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            lines = list(csv.DictReader(file))
+    else:
+        lines = [line for path in sorted(source.glob("results-*.jsonl")) for line in _of_runs(path)]
+    if not lines:
+        raise UserError(f"{source} has no runs: give the --out of launch/identical_heads.py run, or a CSV of results")
+    lacking = [name for name in (*AXES, "seed", "head_distance_bits") if name not in lines[0]]
+    if lacking:
+        raise UserError(f"{source}: its lines have no {lacking[0]}: these are not results of launch/identical_heads.py")
+    twice = Counter((*(line[axis] for axis in AXES), line["seed"]) for line in lines).most_common(1)[0]
+    if twice[1] > 1:
+        raise UserError(
+            f"{source}: the run {', '.join(map(str, twice[0]))} is there {twice[1]} times; keep one of them"
+        )
+    return [_typed(line) for line in lines]
+
+
+def _of_runs(path: Path) -> list[dict[str, str]]:
+    """The lines of a results file; a half-written last one (a run that was killed) is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if text.endswith("\n"):
+            line = json.loads(text)
             ledger = {f"ledger_{name}_nats": nats for name, nats in line.pop("ledger").items()}
             kept = {key: value for key, value in line.items() if key not in ("cell", "seconds")}
-            rows.append(_typed({key: _text(value) for key, value in {**kept, **ledger}.items()}))
-    if not rows:
-        raise UserError(f"{source} has no results-*.jsonl of launch/identical_heads.py, and is no CSV of results")
-    return rows
+            lines.append({key: _text(value) for key, value in {**kept, **ledger}.items()})
+    return lines
 
 
 def _text(value: Any) -> str:

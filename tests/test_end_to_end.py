@@ -331,20 +331,13 @@ def test_ask_answers_with_both_heads(started):
 
 
 def test_units_of_a_run_are_its_ledger(tiny_run, started, runner):
-    """Row by row, but for −log Z, where the table has the modes' claim and the summary the sampled bound."""
     done = started.units.result(WAIT_SECONDS)
     assert done.returncode == 0, done.stderr
     assert f"in {tiny_run.directory} at step 9 of 9 of stage prior" in done.stdout
     content = json.loads((runner.folder / "units.json").read_text(encoding="utf-8"))
-    of = lambda rows: {(x["term"], x["group"]): x["contribution_bits"] for x in rows if x["term"] != "log_partition"}  # noqa: E731
-    summary = summary_of(tiny_run.directory)
-    expected = [{**row, "contribution_bits": row["nats"] / math.log(2)} for row in summary["ledger"]["rows"]]
-    assert of(content["terms"]) == pytest.approx(of(expected))
-    claim = next(row for row in content["terms"] if row["term"] == "log_partition")["measured"]
-    assert claim == {
-        "value": pytest.approx(summary["metrics"]["objective/log_partition_claim_nats"]),
-        "unit": "nat",
-    }
+    costs = {(row["term"], row["group"]): row["cost_bits"] for row in content["terms"]}
+    rows = summary_of(tiny_run.directory)["ledger"]["rows"]
+    assert costs == pytest.approx({(row["term"], row["group"]): -row["nats"] / math.log(2) for row in rows})
 
 
 @pytest.mark.parametrize("question", ["what is the time?", ""])

@@ -53,6 +53,19 @@ def test_every_combination_is_a_config_of_its_own():
         assert cell.words["prior"].startswith(config.objective.first_prior.instrumental_head.kind)
 
 
+def test_only_keeps_to_what_is_asked():
+    assert list(study.cells({"prior": "sparse", "phases": "chains, long"})) == []
+    assert {cell.words["prior"] for cell in study.cells({"prior": "sparse"})} == {"sparse"}
+    assert len(list(study.cells({"phases": "chains, long"}))) == 4
+
+
+def test_a_half_written_line_is_cut_off(tmp_path):
+    path = tmp_path / "results-a.jsonl"
+    path.write_text('{"cell": "x", "seed": 0}\n{"cell": "x", "se')
+    assert study.finished(path) == [{"cell": "x", "seed": 0}]
+    assert path.read_text() == '{"cell": "x", "seed": 0}\n'
+
+
 def test_the_committed_world_is_what_the_command_writes(tmp_path):
     study.write_world(tmp_path / "world.csv")
     assert (tmp_path / "world.csv").read_bytes() == study.WORLD.read_bytes()
@@ -145,14 +158,24 @@ def test_report_of_runs_equals_that_of_its_csv(runs, tmp_path):
 
 def test_mistakes_are_told_and_nothing_is_overwritten(runs, tmp_path, capsys, monkeypatch):
     (tmp_path / "there").mkdir()
+    (tmp_path / "foreign.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "empty.csv").write_text("a,b\n")
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    for name in ("a", "b"):
+        (twice / f"results-{name}.jsonl").write_text(json.dumps(line("omitted", 0, 7, 1.0)) + "\n")
     for source, out, said in (
         (runs, tmp_path / "there", "nothing is overwritten"),
-        (tmp_path / "there", tmp_path / "new", "has no results-*.jsonl"),
+        (tmp_path / "there", tmp_path / "new", "has no runs"),
+        (tmp_path / "empty.csv", tmp_path / "new", "has no runs"),
+        (tmp_path / "foreign.csv", tmp_path / "new", "have no phases"),
+        (twice, tmp_path / "new", "is there 2 times"),
     ):
         monkeypatch.setattr(sys, "argv", ["report", str(source), "--out", str(out)])
         assert report.main() == 2
         assert said in capsys.readouterr().err
     assert list((tmp_path / "there").iterdir()) == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_committed_tables_are_those_of_the_committed_runs():

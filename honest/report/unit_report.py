@@ -20,12 +20,18 @@ from honest.objective.log_posterior import ObjectiveTerms
 from honest.objective.parameter_prior import Prior, precision
 from honest.params import Params, dimension, squared_distance, squared_norm
 from honest.report.answers import chain_params
-from honest.report.ledger_values import whole_terms
+from honest.report.ledger_values import LN2, whole_terms
 from honest.train import phases
 from honest.train.stage import Stage
 from honest.train.state import TrainState
 from honest.units import Quantity, assert_unit, bit, disagreement, example, nat, one, parse_quantity, token
 
+ONE_DISAGREEMENT = {
+    "jensen_shannon": "1 nat of Jensen–Shannon divergence",
+    "symmetric_kl": "1 nat of KL + KL",
+    "total_variation": "a total variation of 1",
+}
+CONTRADICTION = {"jensen_shannon": LN2, "total_variation": 1.0}  # the most that a row can have; KL has no limit
 DRAWS = 16  # directions, and weights, that the cost of 1 θ is taken over
 
 
@@ -77,17 +83,14 @@ class _Centred(NamedTuple):
     centre: Params
 
 
-def unit_report(
-    stage: Stage, state: TrainState, objective: ObjectiveConfig, sampled: float | None = None
-) -> UnitReport:
+def unit_report(stage: Stage, state: TrainState, objective: ObjectiveConfig, log_z: float | None) -> UnitReport:
     """The table of a state of the full objective, over its whole declared sets.
 
-    sampled: log Z in nat for an objective whose phases make no claim of it (chains).
+    log_z: the upper bound of log Z in nat, from which a run's ledger claims its bits; None where it is left out.
     """
     assert stage.spec.prior is not None and state.prior is not None
     terms, violation = jax.device_get(jax.jit(lambda s, sets: whole_terms(stage.spec, s, sets))(state, stage.sets))
-    if sampled is not None:
-        terms = terms._replace(log_partition=Quantity(-sampled, nat))
+    terms = terms._replace(log_partition=Quantity(0.0 if log_z is None else -log_z, nat))
     population = Quantity(stage.spec.counts.consistency, example)
     rate = Quantity(float(state.prior.multiplier.value), nat / disagreement)
     priors = list(_priors(stage, state, objective))
@@ -96,14 +99,18 @@ def unit_report(
         *(_prior_row(prior, getattr(terms, prior.name)[prior.group]) for prior in priors),
         *_constant_rows(state, terms),
         _checked(UnitRow("consistency", "heads", violation, rate * population, "λ N_c", terms.consistency)),
-        _log_partition_row(stage, terms),
+        _log_partition_row(terms, log_z is not None),
     ]
     disagree = Quantity(1.0, disagreement)
     tolerated = Quantity(stage.spec.prior.multiplier.tolerance, disagreement / example) * population
-    exchange = [
-        ("λ: one row on which the heads disagree", disagree, assert_unit(rate * disagree, bit)),
-        ("ε N_c: what is tolerated over all rows", tolerated, assert_unit(rate * tolerated, bit)),
-    ]
+    divergence = objective.consistency.divergence
+    amounts = {
+        f"λ: one disagreement ({ONE_DISAGREEMENT[divergence]})": disagree,
+        "ε N_c: what is tolerated over all rows": tolerated,
+    }
+    if divergence in CONTRADICTION:
+        amounts["one row on which the heads contradict each other"] = Quantity(CONTRADICTION[divergence], disagreement)
+    exchange = [(what, much, assert_unit(rate * much, bit)) for what, much in amounts.items()]
     return UnitReport(rows, [_distance_cost(prior) for prior in priors], exchange)
 
 
@@ -153,17 +160,10 @@ def _constant_rows(state: TrainState, terms: ObjectiveTerms) -> Iterator[UnitRow
         yield _checked(UnitRow("constants", name, weights, -nats / weights, "weights, each relative to u", nats))
 
 
-def _log_partition_row(stage: Stage, terms: ObjectiveTerms) -> UnitRow:
-    prior = stage.spec.prior
-    assert prior is not None
-    note = f"log Z, as the {prior.phases.kind} phases claim it"
-    if not prior.log_partition:
-        note = "log Z, left out of this objective"
-    elif prior.phases.kind == "chains":
-        note = "log Z, sampled: its upper bound"
-    return _checked(
-        UnitRow("log_partition", "heads", -terms.log_partition, Quantity(1.0, one), note, terms.log_partition)
-    )
+def _log_partition_row(terms: ObjectiveTerms, included: bool) -> UnitRow:
+    note = "log Z: its sampled upper bound" if included else "log Z, left out of this objective"
+    contribution = terms.log_partition
+    return _checked(UnitRow("log_partition", "heads", -contribution, Quantity(1.0, one), note, contribution))
 
 
 def described(section: BaseModel) -> str:

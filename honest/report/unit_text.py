@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from honest.report.tables import layout
 from honest.report.unit_report import DistanceCost, UnitReport, UnitRow
 from honest.units import Quantity, bit, nat
 
-TERMS = ["term", "group", "measured", "× coefficient", "= bits", "share", "w/o const.", "of"]
+TERMS = ["term", "group", "measured", "× coefficient", "= bits", "share", "with const.", "of"]
 DISTANCES = ["prior", "group", "weights", "‖centre‖", "in a random direction", "in one weight", "toward zero"]
 
 
@@ -20,6 +21,8 @@ def unit_text(report: UnitReport, fields: dict[str, tuple[str, str]], state: str
             f"The log joint is −Σ measured × coefficient; {state}:",
             "",
             _terms(report.rows),
+            "",
+            "(share: of the total without the priors' constants, which depend on the reference measure alone)",
             "",
             "What moving by 1 θ from a prior's centre costs, in bit (below 0 it saves; lowest … highest where the "
             "direction, or the weight, matters):",
@@ -52,9 +55,9 @@ def unit_json(report: UnitReport, fields: dict[str, tuple[str, str]], state: str
                 "measured": _json(row.measured),
                 "coefficient": None if row.coefficient is None else _json(row.coefficient),
                 "of": row.note,
-                "contribution_bits": float(row.contribution.to(bit)),
-                "share": share,
-                "share_without_constants": without,
+                "cost_bits": 0.0 - float(row.contribution.to(bit)),
+                "share": without,
+                "share_with_constants": share,
             }
             for row, share, without in zip(report.rows, *shares(report.rows), strict=True)
         ],
@@ -68,17 +71,20 @@ def unit_json(report: UnitReport, fields: dict[str, tuple[str, str]], state: str
 
 
 def shares(rows: list[UnitRow]) -> tuple[list[float | None], list[float | None]]:
-    """Each row's share of the total, and of the total without the priors' constants; None where there is none."""
+    """Each row's share of the total cost, and of that without the priors' constants; None where nothing is spent.
+
+    The constants, and so the first of the two, depend on the reference measure u.
+    """
     nats = [float(row.contribution.to(nat)) for row in rows]
     kept = [row.term != "constants" for row in rows]
     total, without = sum(nats), sum(x for x, keep in zip(nats, kept, strict=True) if keep)
-    of_total = [x / total if total else None for x in nats]
-    return of_total, [x / without if keep and without else None for x, keep in zip(nats, kept, strict=True)]
+    of_total = [x / total if total < 0 else None for x in nats]
+    return of_total, [x / without if keep and without < 0 else None for x, keep in zip(nats, kept, strict=True)]
 
 
 def number(value: float) -> str:
     value += 0.0  # no −0
-    return f"{value:,.0f}" if value == int(value) and abs(value) < 1e12 else f"{value:.4g}"
+    return f"{value:,.0f}" if math.isfinite(value) and value == int(value) and abs(value) < 1e12 else f"{value:.4g}"
 
 
 def quantity_text(q: Quantity) -> str:
@@ -95,14 +101,14 @@ def _terms(rows: list[UnitRow]) -> str:
             quantity_text(row.measured),
             "" if row.coefficient is None else quantity_text(row.coefficient),
             f"{0.0 - float(row.contribution.to(bit)):,.3f}",
-            _percent(share),
             _percent(without),
+            _percent(share),
             row.note,
         ]
         for row, share, without in zip(rows, *shares(rows), strict=True)
     ]
     bits = -sum(float(row.contribution.to(bit)) for row in rows)
-    lines.append(["total", "", "", "", f"{bits:,.3f}", _percent(1.0 if bits else None), "", ""])
+    lines.append(["total", "", "", "", f"{bits:,.3f}", "", _percent(1.0 if bits > 0 else None), ""])
     return layout(TERMS, lines, "llrrrrrl")
 
 

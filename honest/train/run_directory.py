@@ -95,7 +95,10 @@ class RunDirectory:
         if not (self / CONFIG).exists():
             raise UserError(f"{self.path} is not a run directory: it has no {CONFIG}")
         config = load_config(self / CONFIG).config
-        saved = json.loads((self / UNITS).read_text(encoding="utf-8"))
+        try:
+            saved = json.loads((self / UNITS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self / UNITS} cannot be read ({error}): {self.path} is not a whole run") from error
         current = unit_table(config)
         if saved != current:
             keys = [key for key in sorted({*saved, *current}) if saved.get(key) != current.get(key)]

@@ -7,15 +7,18 @@ import math
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from honest.cli import main
 from honest.config_io import load_config, unit_fields
 from honest.data.tasks import build_task
+from honest.objective.consistency import jensen_shannon
 from honest.report.ledger_values import LedgerReader
 from honest.report.unit_report import UnitRow, described, unit_report
 from honest.report.unit_text import number, quantity_text, shares, unit_json, unit_text
+from honest.run import marked_unused
 from honest.train.sharding import make_mesh
 from honest.train.stage import PRIOR, TRUNK, make_run
 from honest.train.stages import make_stage
@@ -25,6 +28,7 @@ from tests.conftest import write_tiny
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 HEAD, WORLD = displacement("head"), displacement("trunk")
 LN2 = math.log(2)
+LOG_Z = -2.5
 SIGMAS = (
     "precision=float32",
     "objective.first_prior.intended_head.stddev=2.0 θ.head",
@@ -54,7 +58,7 @@ def made(folder, *changes):
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory, quick_compilation):
     each = made(tmp_path_factory.mktemp("moved"), *SIGMAS)
-    each.report = unit_report(each.stage, each.state, each.config.objective)
+    each.report = unit_report(each.stage, each.state, each.config.objective, LOG_Z)
     return each
 
 
@@ -64,7 +68,7 @@ def row_of(report, term, group) -> UnitRow:
 
 
 def test_rows_are_the_ledgers(moved):
-    ledger = LedgerReader(moved.stage)(moved.state, None)
+    ledger = LedgerReader(moved.stage)(moved.state, LOG_Z)
     rows = {(row.term, row.group): float(row.contribution.to(nat)) for row in moved.report.rows}
     assert rows == pytest.approx({(row.term, row.group): row.nats for row in ledger.rows})
     assert sum(rows.values()) == pytest.approx(ledger.total, rel=1e-6)
@@ -152,20 +156,24 @@ def test_a_metric_and_a_direction_show(tmp_path):
         " rows: 32}}",
         "objective.phases.kind=chains",
     )
-    report = unit_report(each.stage, each.start, each.config.objective, sampled=-3.0)
+    report = unit_report(each.stage, each.start, each.config.objective, -3.0)
     intended, _, trunk = report.distances
     assert intended.toward_zero < 0.5 * intended.random_direction[0]
     assert trunk.one_weight[1] > 2 * trunk.one_weight[0]
     assert trunk.one_weight[0] >= 0.5 / LN2 * 0.999  # never below 1 nat/σ²
     row = row_of(report, "log_partition", "heads")
-    assert (float(row.contribution.to(nat)), row.note) == (3.0, "log Z, sampled: its upper bound")
+    assert (float(row.contribution.to(nat)), row.note) == (3.0, "log Z: its sampled upper bound")
     assert row_of(report, "first_prior", "intended_head").measured.unit == HEAD
     assert float(row_of(report, "second_prior", "trunk").measured.to(WORLD)) == 0.0  # θ2 starts at the centre
 
 
 def test_exchange_rates(moved):
-    """λ = 10 nat/disagreement; ε N_c = .001 · 64 disagreement."""
-    (_, first, worth), (_, tolerated, allowed) = moved.report.exchange
+    """λ = 10 nat/disagreement; ε N_c = .001 · 64 disagreement; JS of contradicting heads is ln 2: exactly 10 bit."""
+    (what, first, worth), (_, tolerated, allowed), (_, most, dear) = moved.report.exchange
+    assert what == "λ: one disagreement (1 nat of Jensen–Shannon divergence)"
+    assert (float(most.to(disagreement)), float(dear.to(bit))) == pytest.approx((LN2, 10.0))
+    apart = jnp.array([[50.0, -50.0]]), jnp.array([[-50.0, 50.0]])
+    assert float(jensen_shannon(*apart)[0]) == pytest.approx(LN2)
     assert (float(first.to(disagreement)), float(worth.to(bit))) == pytest.approx((1.0, 10 / LN2))
     assert (float(tolerated.to(disagreement)), float(allowed.to(bit))) == pytest.approx((0.064, 0.64 / LN2))
 
@@ -190,6 +198,7 @@ def test_shares_by_hand():
     assert of_total == pytest.approx([6 / 5, 2 / 5, -3 / 5])
     assert (without[0], without[1], without[2]) == (pytest.approx(2.0), None, pytest.approx(-1.0))
     assert shares([planted("data", 0.0)]) == ([None], [None])
+    assert shares([planted("data", -1.0), planted("constants", 5.0)]) == ([None, None], [1.0, None])
 
 
 @pytest.mark.parametrize(
@@ -221,13 +230,24 @@ def test_text_and_json_hold_every_row(moved):
         assert quantity_text(row.measured) in line
         assert f"{-float(row.contribution.to(bit)):,.3f}" in line
     content = json.loads(json.dumps(unit_json(moved.report, fields, "as planted")))
-    assert sum(row["share"] for row in content["terms"]) == pytest.approx(1.0)
-    assert sum(row["share_without_constants"] or 0.0 for row in content["terms"]) == pytest.approx(1.0)
+    assert sum(row["share_with_constants"] for row in content["terms"]) == pytest.approx(1.0)
+    assert sum(row["share"] or 0.0 for row in content["terms"]) == pytest.approx(1.0)
     assert content["fields"]["stages.prior.steps"] == {"value": "9", "unit": "step"}
     assert content["fields"]["objective.first_prior.intended_head.stddev"]["unit"] == "θ.head"
     total = next(line for line in text.splitlines() if line.startswith("total"))
-    bits = -sum(row["contribution_bits"] for row in content["terms"])
+    bits = sum(row["cost_bits"] for row in content["terms"])
     assert f"{bits:,.3f}" in total
+
+
+def test_priors_without_a_stage_are_marked(moved):
+    fields = marked_unused(unit_fields(moved.config), moved.stage.spec.prior)
+    assert fields["objective.first_prior.trunk.stddev"] == (
+        "1.0 θ.trunk  (not used: staging is heads_then_trunk)",
+        "θ.trunk",
+    )
+    assert fields["objective.second_prior.intended_head.stddev"][0].endswith("heads_then_trunk)")
+    assert fields["objective.first_prior.intended_head.stddev"][0] == "2.0 θ.head"
+    assert fields["objective.second_prior.trunk.scales.rows"][0] == "8"
 
 
 # --- mistakes of the command --------------------------------------------------------------------------------
@@ -237,11 +257,20 @@ def test_command_refuses(tmp_path, capsys):
     config = write_tiny(tmp_path / "tiny.yaml")
     there = tmp_path / "there.json"
     there.write_text("kept")
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "config.yaml").write_text(config.read_text())
     for arguments, said in (
         (["units", str(tmp_path / "none.yaml")], "none.yaml"),
         (["units", str(tmp_path)], "is not a run directory"),
         (["units", str(tmp_path), "--set", "seed=1"], "--set is for a YAML file"),
         (["units", str(config), "--json", str(there)], "exists already; nothing is overwritten"),
+        (["units", str(half)], "units.json cannot be read"),
+        (["units", str(config), "--json", str(tmp_path / "no" / "x.json")], "there is no folder"),
+        (
+            ["units", str(config), "--set", "objective.first_prior.trunk.stddev=1e-30 θ.trunk"],
+            "between 1e-12 and 1e+12",
+        ),
         (["units", str(config), "--set", "objective.multiplier.initial=3 nat"], "has unit nat, not nat/disagreement"),
     ):
         assert main(arguments) == 2
