@@ -24,6 +24,11 @@ from honest.config_io import dump_config, load_config
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 WAIT_SECONDS = 400.0
+SHARDED = Path(__file__).parent / "train" / "sharded_run.py"
+EIGHT_FAKE_DEVICES = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "PJRT_NPROC": "64",  # else collectives of eight devices wait for each other for ever on two cores
+}
 
 # The quick-start config at a size that takes no time. Every number that is tuned there stands here, so that the golden
 # numbers do not move with the tuning; keys that are new to the config come from there.
@@ -210,10 +215,38 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     made.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def head_start(request: pytest.FixtureRequest) -> None:
+    """What collected tests will wait for starts before the first test, which else would leave a core idle."""
+    for name in ("tiny_soon", "sharded_soon"):
+        if any(name in getattr(item, "fixturenames", ()) for item in request.session.items):
+            request.getfixturevalue(name)
+
+
 @pytest.fixture(scope="session")
-def tiny_run(runner: Runner) -> Finished:
+def tiny_soon(runner: Runner) -> Future[Finished]:
+    return runner.train_soon("tiny")
+
+
+@pytest.fixture(scope="session")
+def sharded_soon(runner: Runner) -> list[Future[subprocess.CompletedProcess]]:
+    """tests/train/sharded_run.py on one and on eight fake devices, into `sharded/`, in two processes."""
+    folder = runner.folder / "sharded"
+    folder.mkdir()
+    config = write_tiny(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.chunk_rows=256")
+
+    def work(*names: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, SHARDED, config, folder, *names]
+        environment = {**runner.environment, **EIGHT_FAKE_DEVICES}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
+
+    return [runner.pool.submit(work, "chains"), runner.pool.submit(work, "laplace", "float32")]
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_soon: Future[Finished]) -> Finished:
     """The uninterrupted run that tests share: they read it, and may not change it."""
-    done = runner.train_soon("tiny").result(WAIT_SECONDS)
+    done = tiny_soon.result(WAIT_SECONDS)
     assert done.returncode == 0, done.stderr
     return done
 

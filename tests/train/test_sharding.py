@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.conftest import WAIT_SECONDS, write_tiny
-
-WORKER = Path(__file__).parent / "sharded_run.py"
-FAKE = {
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    "PJRT_NPROC": "64",  # else collectives of eight devices wait for each other for ever on two cores
-}
 CASES = ("chains", "laplace", "float32")
 
 
 @pytest.fixture(scope="module")
-def runs(runner) -> Path:
-    """All cases, in two processes side by side."""
-    folder = runner.folder / "sharded"
-    folder.mkdir()
-    config = write_tiny(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.chunk_rows=256")
-
-    def work(*names: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, WORKER, config, folder, *names]
-        environment = {**runner.environment, **FAKE}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
-
-    for done in [runner.pool.submit(work, "chains"), runner.pool.submit(work, "laplace", "float32")]:
-        assert done.result().returncode == 0, done.result().stderr
-    return folder
+def runs(runner, sharded_soon) -> Path:
+    """The folder with the numbers of all cases."""
+    for future in sharded_soon:
+        done = future.result()
+        assert done.returncode == 0, done.stderr
+    return runner.folder / "sharded"
 
 
 @pytest.fixture(scope="module")
