@@ -30,7 +30,7 @@ from honest.params import Params
 from honest.train.spec import StageSpec
 from honest.train.state import Held, TrainState
 from honest.train.terms import NEGATIVE, POSITIVE, data_terms, prior_terms
-from honest.units import Quantity, assert_log_density, assert_unit, nat, one, term
+from honest.units import Quantity, UnitError, assert_log_density, assert_unit, nat, one, term
 from honest.units.quantity import assert_same_reference as _same_reference
 
 __all__ = [
@@ -45,12 +45,15 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+NOTHING = 1e-9  # nat: below it a term counts as 0
 PRIORS = ("first_prior", "second_prior", "constants")
 
 
 def assert_same_reference(*densities: Quantity) -> None:
-    """UnitError unless all are log densities of the same variables, or none is a density of any."""
-    _same_reference("a comparison", *densities)
+    """UnitError unless all are in nat or bit and are log densities of the same variables, or none is of any."""
+    if len(densities) < 2:
+        raise UnitError("a comparison needs two log densities at least")
+    _same_reference("a comparison", *(assert_unit(each, nat, f"density {i}") for i, each in enumerate(densities)))
 
 
 def assert_additive(terms: Mapping[str, Quantity] | Iterable[Quantity]) -> Quantity:
@@ -85,17 +88,26 @@ def assert_scale_invariant(objective: Objective, group: str, *, factor: float = 
     """AssertionError unless every term keeps its value when the unit of `group`'s parameters is changed.
 
     A distance that becomes nats without a σ, or a σ meant for another group, changes by factor² or so. Groups that
-    share a unit (the two heads) are rescaled together.
+    share a unit (the two heads) are rescaled together. AssertionError too where all prior terms are 0, as they are at
+    the anchor: nothing would be tested there. ValueError: `factor` is 1, or not positive.
     """
-    _assert_close(objective.rescaled(group, factor).terms(), objective.terms(), rtol, f"a unit {factor:g} × θ.{group}")
+    if factor <= 0 or factor == 1:
+        raise ValueError(f"factor is {factor:g}, which changes no unit: give a positive number that is not 1")
+    before = objective.terms()
+    _assert_moved(before)
+    _assert_close(objective.rescaled(group, factor).terms(), before, rtol, f"a unit {factor:g} × θ.{group}")
 
 
 def assert_dataset_scaling(objective: Objective, *, times: int = 2, rtol: float = 1e-4) -> None:
     """AssertionError unless the data terms are `times` as large on `times` the data, and every other term unchanged.
 
-    A mean loss beside whole-set priors, or priors divided by the number of rows, fails.
+    A mean loss beside whole-set priors, or priors divided by the number of rows, fails. AssertionError too where all
+    prior terms are 0, as they are at the anchor. ValueError: `times` is below 2.
     """
+    if times < 2:
+        raise ValueError(f"times is {times}, which repeats nothing: give 2 or more")
     before = objective.terms()
+    _assert_moved(before)
     expected = before._replace(data={group: times * nats for group, nats in before.data.items()})
     _assert_close(objective.repeated(times).terms(), expected, rtol, f"{times} × the data")
 
@@ -106,7 +118,20 @@ def _assert_close(got: ObjectiveTerms, expected: ObjectiveTerms, rtol: float, wh
         raise AssertionError(f"at {what} there are other terms: {sorted(set(values) ^ set(references))}")
     for name, nats in values.items():
         message = f"term {name} at {what}, in nat"
-        chex.assert_trees_all_close(nats, references[name], rtol=rtol, atol=rtol, custom_message=message)
+        # NaN equals NaN to chex: two broken terms would agree.
+        chex.assert_trees_all_equal(jnp.isfinite(nats), jnp.ones((), bool), custom_message=f"finite: {message}")
+        chex.assert_trees_all_close(nats, references[name], rtol=rtol, atol=NOTHING, custom_message=message)
+
+
+def _assert_moved(terms: ObjectiveTerms) -> None:
+    """A prior at its anchor is 0 however it is written. (A stage without a prior has no such terms.)"""
+    costs = [
+        jnp.abs(nats) for name, nats in _named(terms).items() if name.startswith(("first_prior.", "second_prior."))
+    ]
+    if costs:
+        message = "all prior terms are 0, so nothing would be tested: move the parameters away from the anchor"
+        still = jnp.max(jnp.stack(costs)) <= NOTHING
+        chex.assert_trees_all_equal(still, jnp.zeros((), bool), custom_message=message)
 
 
 def _named(terms: ObjectiveTerms) -> dict[str, jax.Array]:
@@ -114,7 +139,9 @@ def _named(terms: ObjectiveTerms) -> dict[str, jax.Array]:
     named: dict[str, jax.Array] = {}
     for name, part in terms._asdict().items():
         parts = {f"{name}.{group}": q for group, q in part.items()} if isinstance(part, dict) else {name: part}
-        named |= {key: jnp.asarray(q.to(nat)) for key, q in parts.items()}
+        for key, quantity in parts.items():
+            with term(key):
+                named[key] = jnp.asarray(assert_unit(quantity, nat, "the term").to(nat))
     return named
 
 
@@ -147,6 +174,8 @@ class StageObjective:
         return self.transform(compute)(self.state, self.sets)
 
     def rescaled(self, group: str, factor: float) -> StageObjective:
+        if group not in GROUP_UNITS:
+            raise ValueError(f"{group!r} is no group of parameters: give one of {', '.join(GROUP_UNITS)}")
         groups = tuple(g for g, unit in GROUP_UNITS.items() if unit == GROUP_UNITS[group])
 
         def divide(params: Params) -> Params:

@@ -240,6 +240,78 @@ def test_a_wrong_count_is_found(mistake, term):
         assert_dataset_scaling(Mistaken(mistake))
 
 
+@pytest.mark.parametrize("check", [lambda o: assert_scale_invariant(o, "head"), assert_dataset_scaling])
+def test_terms_that_are_not_finite_do_not_pass(check):
+    class Broken(Mistaken):
+        def terms(self):
+            return super().terms()._replace(consistency=Quantity(jnp.asarray(jnp.nan), nat))
+
+    with pytest.raises(AssertionError, match="finite: term consistency"):
+        check(Broken("none"))
+
+
+@pytest.mark.parametrize("check", [lambda o: assert_scale_invariant(o, "head"), assert_dataset_scaling])
+def test_at_the_anchor_nothing_would_be_tested(check):
+    class AtAnchor(Mistaken):
+        def terms(self):
+            return super().terms()._replace(first_prior={"h": Quantity(jnp.zeros(()), nat)})
+
+    with pytest.raises(AssertionError, match="move the parameters away from the anchor"):
+        check(AtAnchor("no σ"))
+
+
+def test_checks_that_would_change_nothing_are_refused():
+    for factor in (1.0, 0.0, -1.0):
+        with pytest.raises(ValueError, match="changes no unit"):
+            assert_scale_invariant(Mistaken("none"), "head", factor=factor)
+    with pytest.raises(ValueError, match="repeats nothing"):
+        assert_dataset_scaling(Mistaken("none"), times=1)
+    with pytest.raises(ValueError, match="'head' is no group of parameters: give one of trunk, intended_head"):
+        assert_scale_invariant(shipped("points", "heads_then_trunk"), "head")
+
+
+def test_small_hidden_units_are_found():
+    """A prior of 1e-3 nat: no absolute tolerance hides it."""
+
+    class Small(Mistaken):
+        def terms(self):
+            terms = super().terms()
+            return terms._replace(first_prior={"h": Quantity(1e-4 * terms.first_prior["h"].to(nat), nat)})
+
+    with pytest.raises(AssertionError, match=r"term first_prior\.h"):
+        assert_dataset_scaling(Small("prior over rows"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (1.0, "in term 'first_prior.h': the term is a bare float"),
+        (Quantity(1.0, nat / example), "in term 'first_prior.h': the term has unit nat/example, expected nat"),
+    ],
+)
+def test_a_term_in_a_wrong_unit_is_named(bad, message):
+    class Wrong(Mistaken):
+        def terms(self):
+            return super().terms()._replace(first_prior={"h": bad})
+
+    with pytest.raises(UnitError, match=message):
+        assert_dataset_scaling(Wrong("none"))
+
+
+@pytest.mark.parametrize(
+    ("densities", "message"),
+    [
+        ([], "needs two log densities"),
+        ([Quantity(1.0, nat)], "needs two log densities"),
+        ([1.0, Quantity(1.0, nat)], "density 0 is a bare float"),
+        ([Quantity(1.0, nat), Quantity(1.0, example)], "density 1 has unit example, expected nat"),
+    ],
+)
+def test_only_log_densities_have_a_reference(densities, message):
+    with pytest.raises(UnitError, match=message):
+        assert_same_reference(*densities)
+
+
 def test_a_stage_whose_priors_are_not_rescaled_is_found():
     objective = shipped("points", "heads_then_trunk")
 
