@@ -18,9 +18,13 @@ from typing import Any
 
 import jax
 import pytest
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 from honest.config_io import dump_config, load_config
+
+settings.register_profile("same examples every time", derandomize=True, deadline=None)
+settings.load_profile("same examples every time")
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 WAIT_SECONDS = 400.0

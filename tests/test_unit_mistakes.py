@@ -877,7 +877,10 @@ def refusal(mistake: Mistake) -> str:
 
 @pytest.mark.parametrize("mistake", MISMATCHED, ids=lambda mistake: mistake.what)
 def test_a_mistake_is_refused_with_term_units_missing_factor_and_advice(mistake):
+    missing = mistake.message.rpartition("missing factor: ")[2]
     advice = "; multiply by a quantity in that unit"
+    if re.fullmatch(r"θ\.\w+[⁰-⁹²³¹]*/θ\.\w+[⁰-⁹²³¹]*", missing):
+        advice = "; lengths of different groups do not convert: use a scale of the same group"
     assert refusal(mistake) == f"in term '{mistake.term}': {mistake.message}{advice}"
 
 

@@ -53,7 +53,8 @@ modest = settings(max_examples=40, deadline=None)
 few = settings(max_examples=12, deadline=None)  # where each example is compiled
 
 powers = st.builds(Fraction, st.integers(-3, 3), st.integers(1, 2))
-numbers = st.floats(-100, 100)
+# Products of smaller ones are denormal, where floats have no relative precision.
+numbers = st.floats(-100, 100).map(lambda x: x if abs(x) > 1e-6 else 0.0)
 nonzero = st.floats(0.1, 10) | st.floats(-10, -0.1)
 information = st.sampled_from([nat, bit])
 rows_BxD = arrays(np.float32, (4, 3), elements=st.floats(-10, 10, width=32))

@@ -5,8 +5,8 @@ quantity.py   `Quantity`, an array with a static unit; `assert_unit`
 functions.py  log, exp, logsumexp, mean, total of Quantities; log densities
 gradients.py  gradients in value.unit/θ_g
 
-`Quantity(array, unit)` is the only way in and `.to(unit)` the only way out: jnp, numpy, float() and jax.grad
-refuse a Quantity.
+`Quantity(array, unit)` is the only way in and `.to(unit)` the only way out that is checked: jnp, numpy, float() and
+jax.grad refuse a Quantity. (It is a pytree: jax.tree.leaves and jax.tree.map see the bare array.)
 """
 
 from honest.units.functions import (

@@ -58,6 +58,8 @@ def total(q: Any, *, where: Any = None, axis: Any = None) -> Quantity:
     array = q.to(q.unit)
     if where is not None:
         weights = jnp.broadcast_to(where, q.shape)
+        if weights.dtype != bool:
+            refuse_density(q, "a weighted sum of")
         array = jnp.where(weights, array, 0) if weights.dtype == bool else array * weights
     return Quantity(jnp.sum(array, axis=axis), q.unit, reference=q.reference)
 
@@ -92,6 +94,8 @@ def assert_log_density(q: Any, variables: Iterable[str] | None = None) -> Quanti
     q = assert_unit(q, nat, "log density")
     if q.shape != ():
         raise UnitError(f"log density has shape {q.shape}, expected a scalar; sum it by honest.units.total")
+    if isinstance(variables, str):
+        raise UnitError(f"the variables of a density are names in a list or set, such as [{variables!r}], not one text")
     if variables is not None and q.reference != (expected := frozenset(variables)):
         raise UnitError(f"log density is over {names(q.reference)}, expected {names(expected)}; tag terms by density")
     return q

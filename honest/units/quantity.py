@@ -38,6 +38,21 @@ def _refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
     )
 
 
+class _NoMethod(UnitError, AttributeError):
+    """An array's method asked of a Quantity: also an AttributeError, so that hasattr is False."""
+
+
+# What a person writes first; other names are plain AttributeErrors.
+_ARRAY_METHODS = {
+    "sum": "honest.units.total(q)",
+    "mean": "honest.units.mean(q, per=…)",
+    **dict.fromkeys(
+        ("T", "astype", "cumsum", "dot", "flatten", "item", "max", "min", "prod", "ravel", "reshape", "std", "var"),
+        "q.to(unit), which is bare",
+    ),
+}
+
+
 class _NotAnArray:
     """What JAX gets for a Quantity: `jax_array * quantity` falls to __rmul__, other uses raise UnitError."""
 
@@ -98,7 +113,8 @@ class Quantity:
     __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None  # numpy leaves `numpy_array * quantity` to __rmul__; its own ufuncs raise TypeError
     __array__ = __array_function__ = __float__ = __int__ = __complex__ = __bool__ = _refuse
-    __iter__ = __rpow__ = __matmul__ = __rmatmul__ = _refuse
+    __iter__ = __rpow__ = __matmul__ = __rmatmul__ = __len__ = __abs__ = __round__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __divmod__ = __rdivmod__ = _refuse
     __add__, __radd__ = _method(_add, operator.add), _reflected(_add, operator.add)
     __sub__, __rsub__ = _method(_add, operator.sub), _reflected(_add, operator.sub)
     __mul__, __rmul__ = _method(_multiply, operator.mul), _reflected(_multiply, operator.mul)
@@ -149,6 +165,14 @@ class Quantity:
         tag = f", reference={names(self.reference)}" if self.reference else ""
         return f"Quantity({self._array}, {self.unit}{tag})"
 
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in _ARRAY_METHODS:
+            raise _NoMethod(f"a Quantity has no .{name}: use {_ARRAY_METHODS[name]}")
+        raise AttributeError(f"a Quantity has no attribute {name!r}")
+
+    def __format__(self, spec: str) -> str:
+        return _refuse() if spec else repr(self)
+
     def __getitem__(self, index: Any) -> Quantity:
         return Quantity(self._array[index], self.unit, reference=self.reference)
 
@@ -181,6 +205,8 @@ def parse_quantity(text: str) -> Quantity:
         value = float(parts[0])
     except ValueError as error:
         raise UnitError(expected) from error
+    if math.isnan(value):
+        raise UnitError(expected)
     return Quantity(value, parse_unit(parts[1]))
 
 
@@ -203,15 +229,18 @@ def _align(left: Any, right: Any, operation: Callable) -> tuple[Quantity, Quanti
     blame_left = not isinstance(left, Quantity) or (isinstance(right, Quantity) and b.unit.dimension == nat)
     side, blamed, wrong, expected = ("left", left, a, b) if blame_left else ("right", right, b, a)
     bare = "" if isinstance(blamed, Quantity) else " (a bare number)"
+    if isinstance(left, int) and left == 0:
+        bare = " (a bare 0: sum() starts from it unless given start=Quantity(0.0, unit))"
     raise _mismatch(f"the {side} operand of {_SIGNS[operation]}{bare}", wrong.unit, expected.unit)
 
 
 def _mismatch(what: str, unit: Unit, expected: Unit) -> UnitError:
     ratio = expected / unit
     missing = expected.dimension / unit.dimension if {"nat", "bit"} <= {symbol for symbol, _ in ratio.powers} else ratio
-    return UnitError(
-        f"{what} has unit {unit}, expected {expected}; missing factor: {missing}; multiply by a quantity in that unit"
-    )
+    advice = "multiply by a quantity in that unit"
+    if len(ratio.powers) > 1 and all(symbol.startswith("θ.") for symbol, _ in ratio.powers):
+        advice = "lengths of different groups do not convert: use a scale of the same group"
+    return UnitError(f"{what} has unit {unit}, expected {expected}; missing factor: {missing}; {advice}")
 
 
 def assert_unit(q: Any, unit: Unit, what: str = "value") -> Quantity:

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NoReturn
 
 _SYMBOLS = ("nat", "bit", "disagreement", "token", "example")  # printed in this order, displacements last
 _KIND = r"[A-Za-z]\w*"  # of parameter group, in θ.<kind>
@@ -48,6 +49,9 @@ class Unit:
 
     def __mul__(self, other: Unit) -> Unit:
         return _merge(self, other, 1) if isinstance(other, Unit) else NotImplemented
+
+    def __rmul__(self, other: object) -> NoReturn:
+        raise UnitError(f"a number times a unit is no value; write Quantity(number, {self})")
 
     def __truediv__(self, other: Unit) -> Unit:
         return _merge(self, other, -1) if isinstance(other, Unit) else NotImplemented
