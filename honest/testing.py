@@ -13,6 +13,7 @@ call them on the outside, with `transform=self.variant` in a `@chex.variants` te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -88,13 +89,13 @@ def assert_scale_invariant(objective: Objective, group: str, *, factor: float = 
     """AssertionError unless every term keeps its value when the unit of `group`'s parameters is changed.
 
     A distance that becomes nats without a σ, or a σ meant for another group, changes by factor² or so. Groups that
-    share a unit (the two heads) are rescaled together. AssertionError too where all prior terms are 0, as they are at
-    the anchor: nothing would be tested there. ValueError: `factor` is 1, or not positive.
+    share a unit (the two heads) are rescaled together. AssertionError too where a prior term of one of them is 0, or
+    all are, as at the anchor: nothing would be tested there. ValueError: `factor` is 1, or not positive and finite.
     """
-    if factor <= 0 or factor == 1:
+    if factor == 1 or not 0 < factor < math.inf:
         raise ValueError(f"factor is {factor:g}, which changes no unit: give a positive number that is not 1")
     before = objective.terms()
-    _assert_moved(before)
+    _assert_moved(before, group)
     _assert_close(objective.rescaled(group, factor).terms(), before, rtol, f"a unit {factor:g} × θ.{group}")
 
 
@@ -102,10 +103,10 @@ def assert_dataset_scaling(objective: Objective, *, times: int = 2, rtol: float 
     """AssertionError unless the data terms are `times` as large on `times` the data, and every other term unchanged.
 
     A mean loss beside whole-set priors, or priors divided by the number of rows, fails. AssertionError too where all
-    prior terms are 0, as they are at the anchor. ValueError: `times` is below 2.
+    prior terms are 0, as they are at the anchor. ValueError: `times` is below 2 or no integer.
     """
-    if times < 2:
-        raise ValueError(f"times is {times}, which repeats nothing: give 2 or more")
+    if times < 2 or times != int(times):
+        raise ValueError(f"times is {times}, which repeats nothing: give an integer, 2 or more")
     before = objective.terms()
     _assert_moved(before)
     expected = before._replace(data={group: times * nats for group, nats in before.data.items()})
@@ -123,14 +124,21 @@ def _assert_close(got: ObjectiveTerms, expected: ObjectiveTerms, rtol: float, wh
         chex.assert_trees_all_close(nats, references[name], rtol=rtol, atol=NOTHING, custom_message=message)
 
 
-def _assert_moved(terms: ObjectiveTerms) -> None:
-    """A prior at its anchor is 0 however it is written. (A stage without a prior has no such terms.)"""
-    costs = [
-        jnp.abs(nats) for name, nats in _named(terms).items() if name.startswith(("first_prior.", "second_prior."))
-    ]
+def _assert_moved(terms: ObjectiveTerms, group: str = "") -> None:
+    """A prior at its anchor is 0 however it is written. (A stage without a prior has no such terms.)
+
+    group: every prior term of a group that shares its unit must have moved too; others would not test that unit.
+    """
+    named = _named(terms)
+    costs = {name: jnp.abs(n) for name, n in named.items() if name.startswith(("first_prior.", "second_prior."))}
+    kin = [g for g in GROUP_UNITS if GROUP_UNITS[g] == GROUP_UNITS.get(group)] or [group]
+    for name, nats in costs.items():
+        if name.split(".", 1)[1] in kin:
+            message = f"term {name} is 0, so its unit would not be tested: move the parameters away from the anchor"
+            chex.assert_trees_all_equal(nats <= NOTHING, jnp.zeros_like(nats, bool), custom_message=message)
     if costs:
         message = "all prior terms are 0, so nothing would be tested: move the parameters away from the anchor"
-        still = jnp.max(jnp.stack(costs)) <= NOTHING
+        still = jnp.max(jnp.stack(list(costs.values()))) <= NOTHING
         chex.assert_trees_all_equal(still, jnp.zeros((), bool), custom_message=message)
 
 

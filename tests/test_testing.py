@@ -260,12 +260,44 @@ def test_at_the_anchor_nothing_would_be_tested(check):
         check(AtAnchor("no σ"))
 
 
+def test_a_head_at_its_anchor_is_named_though_other_priors_have_moved():
+    objective = shipped("points", "heads_then_trunk")
+    params = {**objective.state.params, "instrumental_head": objective.state.held.anchor["instrumental_head"]}
+    there = replace(objective, state=objective.state._replace(params=params))
+    assert_scale_invariant(there, "trunk")  # a prior of another kind may be 0
+    for head in ("intended_head", "instrumental_head"):  # they share a unit
+        with pytest.raises(AssertionError, match=r"first_prior\.instrumental_head is 0.*away from the anchor"):
+            assert_scale_invariant(there, head)
+
+
+@pytest.mark.parametrize(("value", "message"), [(0.0, r"first_prior\.trunk is 0"), (jnp.nan, r"finite: term first_")])
+def test_what_would_test_nothing_is_found_under_chexify(value, message):
+    class Traced(Mistaken):
+        def terms(self):
+            moved, still = Quantity(jnp.ones(()), nat), Quantity(prior[0], nat)
+            return super().terms()._replace(first_prior={"h": moved, "trunk": still})
+
+    prior: list[Any] = []
+
+    @chex.chexify
+    @jax.jit
+    def check(traced):
+        prior[:] = [traced]
+        assert_scale_invariant(Traced("none"), "trunk")
+        return traced
+
+    with pytest.raises(AssertionError, match=message):
+        check(value)
+        chex.block_until_chexify_assertions_complete()
+
+
 def test_checks_that_would_change_nothing_are_refused():
-    for factor in (1.0, 0.0, -1.0):
+    for factor in (1.0, 0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="changes no unit"):
             assert_scale_invariant(Mistaken("none"), "head", factor=factor)
-    with pytest.raises(ValueError, match="repeats nothing"):
-        assert_dataset_scaling(Mistaken("none"), times=1)
+    for times in (1, 2.5):
+        with pytest.raises(ValueError, match="repeats nothing"):
+            assert_dataset_scaling(Mistaken("none"), times=times)
     with pytest.raises(ValueError, match="'head' is no group of parameters: give one of trunk, intended_head"):
         assert_scale_invariant(shipped("points", "heads_then_trunk"), "head")
 
