@@ -22,7 +22,7 @@ def unit_text(report: UnitReport, fields: dict[str, tuple[str, str]], state: str
             "",
             _terms(report.rows),
             "",
-            "(share: of the total without the priors' constants, which depend on the reference measure alone)",
+            "(share: of the total without the priors' constants, which move with the reference measure)",
             "",
             "What moving by 1 θ from a prior's centre costs, in bit (below 0 it saves; lowest … highest where the "
             "direction, or the weight, matters):",
