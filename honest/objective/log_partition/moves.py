@@ -37,6 +37,33 @@ def _axpy(a: jax.Array | float, x: Tree, b: jax.Array | float, y: Tree) -> Tree:
     return jax.tree.map(lambda x, y: a * x + b * y, x, y)
 
 
+def split_leapfrog(
+    u: Tree,
+    p: Tree,
+    grad: Tree,
+    angle: jax.Array,
+    value_and_grad: Callable[[Tree], tuple[jax.Array, Tree]],
+    beta: jax.Array | float = 1.0,
+) -> tuple[Tree, Tree, jax.Array, Tree, jax.Array]:
+    """Half a kick by β∇w, a rotation by `angle`, half a kick: (u, p, w, ∇w, work), one new gradient.
+
+    work: the change of ½|p|² by both kicks, in nat.
+    """
+
+    def kick(p: Tree, grad: Tree) -> tuple[Tree, jax.Array]:
+        kicked = _axpy(1.0, p, 0.5 * angle * beta, grad)
+        return kicked, 0.25 * angle * beta * dot(grad, _axpy(1.0, p, 1.0, kicked))  # ½|p|² after minus before
+
+    p, first_work = kick(p, grad)
+    u, p = (
+        _axpy(jnp.cos(angle), u, jnp.sin(angle), p),
+        _axpy(jnp.cos(angle), p, -jnp.sin(angle), u),
+    )
+    weight, grad = value_and_grad(u)
+    p, second_work = kick(p, grad)
+    return u, p, weight, grad, first_work + second_work
+
+
 def hamiltonian_move(
     key: jax.Array, position: Tree, log_weight: LogWeight, step_size: jax.Array, steps: int, adjusted: bool
 ) -> Move:
@@ -51,20 +78,10 @@ def hamiltonian_move(
     value_and_grad = jax.value_and_grad(log_weight)
     start_weight, start_grad = value_and_grad(position)
 
-    def kick(p: Tree, grad: Tree) -> tuple[Tree, jax.Array]:
-        kicked = _axpy(1.0, p, 0.5 * angle, grad)
-        return kicked, 0.25 * angle * dot(grad, _axpy(1.0, p, 1.0, kicked))  # ½|p|² after minus before
-
     def leapfrog(carry: tuple, _: None) -> tuple[tuple, None]:
         u, p, grad, _, work = carry
-        p, first_work = kick(p, grad)
-        u, p = (
-            _axpy(jnp.cos(angle), u, jnp.sin(angle), p),
-            _axpy(jnp.cos(angle), p, -jnp.sin(angle), u),
-        )
-        weight, grad = value_and_grad(u)
-        p, second_work = kick(p, grad)
-        return (u, p, grad, weight, work + first_work + second_work), None
+        u, p, weight, grad, more = split_leapfrog(u, p, grad, angle, value_and_grad)
+        return (u, p, grad, weight, work + more), None
 
     start = (position, momentum, start_grad, start_weight, jnp.zeros_like(start_weight))
     (end, _, _, end_weight, work), _ = jax.lax.scan(leapfrog, start, None, length=steps)

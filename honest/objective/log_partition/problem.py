@@ -1,0 +1,68 @@
+"""The integral in whitened coordinates: Z = E_{u ~ N(0, I)} [exp w(c + σu)], u a flat vector.
+
+Parameters arrive as trees; the estimators see a vector of D numbers and a function of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from honest.units import Quantity, assert_unit, nat
+
+Tree = Any
+LogWeight = Callable[[Tree], Quantity]  # parameters -> −λ N_c C̄ in nat, a scalar, at most 0
+Residuals = Callable[[Tree], Any]  # parameters -> r with w ≈ −½ |r|²: weighted residuals in √nat, a tree of arrays
+
+
+class Problem(NamedTuple):
+    """weight: u_D -> w in nat, bare. residuals: u_D -> r_n, or None. dimension: D. dtype: of u."""
+
+    weight: Callable[[jax.Array], jax.Array]
+    residuals: Callable[[jax.Array], jax.Array] | None
+    dimension: int
+    dtype: jnp.dtype
+
+    @property
+    def value_and_grad(self) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+        return jax.value_and_grad(self.weight)
+
+    def energy(self, u_D: jax.Array) -> jax.Array:
+        """½|u|² − w, whose minimum is the mode of exp(w) N(u; 0, I)."""
+        return 0.5 * jnp.sum(u_D**2) - self.weight(u_D)
+
+
+def whiten_problem(log_weight: LogWeight, centre: Tree, stddev: Tree, residuals: Residuals | None) -> Problem:
+    """centre, stddev: trees of one structure; a leaf of `stddev` has its parameter's shape or is a scalar.
+
+    ValueError: the trees do not match. UnitError: `log_weight` does not return nat.
+    """
+    wide = jax.tree.map(_widen, centre, stddev)
+    centre_D, to_tree = ravel_pytree(centre)
+    stddev_D = ravel_pytree(wide)[0]
+
+    def place(u_D: jax.Array) -> Tree:
+        return to_tree(centre_D + stddev_D * u_D)
+
+    def weight(u_D: jax.Array) -> jax.Array:
+        value = assert_unit(log_weight(place(u_D)), nat, what="log_weight").to(nat)
+        if jnp.shape(value):
+            raise ValueError(f"log_weight returned shape {jnp.shape(value)}; it has to be one number in nat")
+        return value
+
+    def flat_residuals(u_D: jax.Array) -> jax.Array:
+        assert residuals is not None
+        return ravel_pytree(residuals(place(u_D)))[0]
+
+    return Problem(weight, None if residuals is None else flat_residuals, centre_D.shape[0], centre_D.dtype)
+
+
+def _widen(centre: jax.Array, stddev: jax.Array) -> jax.Array:
+    shape = jnp.shape(centre)
+    if jnp.shape(stddev) not in ((), shape):
+        raise ValueError(f"a leaf of stddev has shape {jnp.shape(stddev)}; its parameter has {shape}")
+    return jnp.broadcast_to(jnp.asarray(stddev, jnp.result_type(centre)), shape)
