@@ -11,6 +11,7 @@ from pathlib import Path
 
 from honest.errors import UserError
 
+SOLVERS = ("enumerate", "rejection", "smc", "metropolis", "milp")  # of `honest.inference.solvers`, which loads slowly
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -34,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="what each head of a run answers to one question")
     ask.add_argument("directory", type=Path)
     ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
+    exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")
+    exact.add_argument("spec", type=Path, help="a world's YAML file, e.g. configs/worlds/example.yaml")
+    exact.add_argument("--solver", choices=SOLVERS, help="how to spend the bits (default: enumerate)")
+    exact.add_argument("--compare", action="store_true", help="every solver against the exact answer, in one table")
+    exact.add_argument("--samples", type=int, help="evaluations a sampled solver may spend (default: 200000)")
+    exact.add_argument("--seed", type=int, help="of a sampled solver (default: 0)")
+    exact.add_argument("--json", type=Path, help="also write the result to this new file")
     return top
 
 
@@ -78,9 +86,13 @@ def run(options: argparse.Namespace) -> int:
     # Imported late: --help and a mistyped command should not wait for JAX.
     from honest import run as runs
     from honest.config_io import load_config
+    from honest.exact import exact
     from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory
 
+    if options.command == "exact":
+        exact(options.spec, options.solver, options.samples, options.seed, options.compare, options.json)
+        return 0
     if options.command == "ask":
         print(runs.ask(RunDirectory(options.directory), options.question))
         return 0

@@ -24,6 +24,7 @@ LAYERS = (
     "testing",
     "report",
     "run",
+    "exact",
     "cli",
     "__main__",
 )

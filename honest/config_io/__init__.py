@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -30,9 +30,13 @@ __all__ = [
     "differences",
     "dump_config",
     "load_config",
+    "load_sections",
     "unit_fields",
     "unit_table",
 ]
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,24 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> LoadedConfig
     Raises `ConfigError` with every mistake found.
     """
     path = Path(path)
-    document = Document()
+    return LoadedConfig(_with_absolute_path(load_sections(path, RunConfig, overrides), path.parent), path)
+
+
+def load_sections(path: Path, model: type[M], overrides: Sequence[str] = ()) -> M:
+    """Any YAML file of `model`'s sections, strictly. Raises `ConfigError` with every mistake found."""
+    document = Document(model)
     document.read_file(path)
     for number, override in enumerate(overrides, start=1):
         document.apply_override(number, override)
     if () not in document.places:  # no mapping was read, so that every key would be reported missing
         raise ConfigError(document.problems)
     try:
-        config = RunConfig.model_validate(document.data)
+        loaded = model.model_validate(document.data)
     except ValidationError as error:
         raise ConfigError([*document.problems, *told(error, document)]) from None
     if document.problems:
         raise ConfigError(document.problems)
-    return LoadedConfig(_with_absolute_path(config, path.parent), path)
+    return loaded
 
 
 def _with_absolute_path(config: RunConfig, folder: Path) -> RunConfig:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML, MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-from honest.config import RunConfig
 from honest.config_io.wording import closest, did_you_mean, shown
 from honest.errors import UserError
 
@@ -47,8 +47,12 @@ class ConfigError(UserError):
 
 @dataclass
 class Document:
-    """A config as a plain mapping, the place at which each key was given, and what was wrong so far."""
+    """A config of `model` as a plain mapping, the place at which each key was given, and what was wrong so far.
 
+    The items of a list have their indices as keys.
+    """
+
+    model: type[BaseModel]
     data: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -68,8 +72,8 @@ class Document:
             self.places[()] = reader.place(node.start_mark.line)
             self.data = reader.plain(node, ())
         elif not reader.failed:
-            sections = ", ".join(RunConfig.model_fields)
-            self.fail(reader.place(0), (), "holds no keys", f"a config has the keys {sections}")
+            sections = ", ".join(self.model.model_fields)
+            self.fail(reader.place(0), (), "holds no keys", f"give it the keys {sections}")
 
     def apply_override(self, number: int, override: str) -> None:
         key, equals, text = override.partition("=")
@@ -145,11 +149,15 @@ class _Reader:
             return self._scalar(node, path)
         self.around.append(node)
         if isinstance(node, SequenceNode):
-            value: Any = [self.plain(item, path) for item in node.value]
+            value: Any = [self._item(item, (*path, str(index))) for index, item in enumerate(node.value)]
         else:
             value = self._mapping(node, path)
         self.around.pop()
         return value
+
+    def _item(self, node: Node, path: KeyPath) -> Any:
+        self.document.places[path] = self.place(node.start_mark.line)
+        return self.plain(node, path)
 
     def _scalar(self, node: ScalarNode, path: KeyPath) -> Any:
         if node.tag == "tag:yaml.org,2002:timestamp":  # YAML 1.2 has no dates: text

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from honest.config import RunConfig
 from honest.config_fields import Inconsistent
 from honest.config_io.document import Document, KeyPath, Problem
 from honest.config_io.wording import (
@@ -40,9 +39,9 @@ class Finding(NamedTuple):
 
 def told(error: ValidationError, document: Document) -> list[Problem]:
     """A `Problem` for each of pydantic's errors; a misspelt key is not told as missing as well."""
-    findings = [_located(details) for details in error.errors(include_url=False)]
+    findings = [_located(details, document.model) for details in error.errors(include_url=False)]
     unknown = [finding for finding in findings if finding.error["type"] == "extra_forbidden"]
-    misspelt = {key for finding in unknown for key in _misspelt(finding)}
+    misspelt = {key for finding in unknown for key in _misspelt(finding, document)}
     problems = []
     for finding in findings:
         if finding.error["type"] != "missing" or ".".join(finding.path) not in misspelt:
@@ -50,26 +49,26 @@ def told(error: ValidationError, document: Document) -> list[Problem]:
     return problems
 
 
-def _located(error: Any) -> Finding:
+def _located(error: Any, model: type[BaseModel]) -> Finding:
     """Drops the words that pydantic adds to a location for the chosen member of a union."""
-    section: type[BaseModel] = RunConfig
-    models: list[type[BaseModel]] = [RunConfig]
+    section = model
+    models: list[type[BaseModel]] = [model]
     info: FieldInfo | None = None
     path: KeyPath = ()
     steps = list(error["loc"])
     while steps:
         section = models[0]
-        key = steps.pop(0)
+        key = str(steps.pop(0))
         path, info = (*path, key), section.model_fields.get(key)
         if info is None:
             break
-        each = entry(info)
-        if each is not None and steps:  # a free key
-            path, info = (*path, steps.pop(0)), each
-            break
+        while steps and (each := entry(info)) is not None:  # a free key, or an index
+            path, info = (*path, str(steps.pop(0))), each
         models = section_models(info)
         if steps and kinds(info):
             models = [kinds(info)[steps.pop(0)]]
+        if not models:
+            break
     return Finding(error, path, section, info)
 
 
@@ -85,7 +84,7 @@ def _problems(finding: Finding, document: Document) -> list[Problem]:
         keys = [((*path, *key.split(".")), what) for key, what in cause.problems]
         return [problem(what, "change one of them", key) for key, what in keys]
     if kind == "extra_forbidden":
-        return [problem(f"unknown key{_given(value)}", _advice_on_key(finding))]
+        return [problem(f"unknown key{_given(value)}", _advice_on_key(finding, document))]
     assert info is not None  # only an unknown key has no field
     if kind == "missing":
         return [problem("missing key", f"give it {expectation(info)}")]
@@ -145,23 +144,23 @@ def _on_quotes(info: FieldInfo, value: Any) -> str:
     return ""
 
 
-def _elsewhere(finding: Finding) -> list[str]:
+def _elsewhere(finding: Finding, document: Document) -> list[str]:
     """The dotted keys of other sections that end in the unknown key."""
     path, name = ".".join(finding.path), finding.path[-1]
-    keys = dict.fromkeys(_all_keys(RunConfig))
+    keys = dict.fromkeys(_all_keys(document.model))
     return [key for key in keys if key.rpartition(".")[2] == name and key != path]
 
 
-def _misspelt(finding: Finding) -> list[str]:
+def _misspelt(finding: Finding, document: Document) -> list[str]:
     """The dotted key of the same section that an unknown key comes closest to, if it is no key elsewhere."""
-    if _elsewhere(finding):
+    if _elsewhere(finding, document):
         return []
     *section, name = finding.path
     return [".".join([*section, key]) for key in closest(name, finding.section.model_fields)]
 
 
-def _advice_on_key(finding: Finding) -> str:
-    question = did_you_mean(_elsewhere(finding) or _misspelt(finding))
+def _advice_on_key(finding: Finding, document: Document) -> str:
+    question = did_you_mean(_elsewhere(finding, document) or _misspelt(finding, document))
     return " ".join(filter(None, [question, f"allowed here: {', '.join(finding.section.model_fields)}"]))
 
 

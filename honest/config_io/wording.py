@@ -39,9 +39,9 @@ def value_type(info: FieldInfo) -> ValueType:
 
 
 def entry(info: FieldInfo) -> FieldInfo | None:
-    """What a mapping with free keys holds under each of them; None for other fields."""
+    """What a mapping with free keys holds under each of them, and a list at each index; None for other fields."""
     core = value_type(info).core
-    return FieldInfo.from_annotation(get_args(core)[1]) if get_origin(core) is dict else None
+    return FieldInfo.from_annotation(get_args(core)[-1]) if get_origin(core) in (dict, list) else None
 
 
 def section_models(info: FieldInfo) -> list[type[BaseModel]]:
@@ -83,7 +83,8 @@ def expectation(info: FieldInfo) -> str:
     elif choices(info):
         text = one_of(choices(info))
     elif (each := entry(info)) is not None:
-        text = f"a section whose values are each {expectation(each)}"
+        container = "a list" if get_origin(core) is list else "a section"
+        text = f"{container} whose values are each {expectation(each)}"
     else:
         text = " ".join([TYPE_NAMES[core], *_bounds(metadata)])
     return text + " or null" if nullable else text
