@@ -11,7 +11,10 @@ from pathlib import Path
 
 from honest.errors import UserError
 
-SOLVERS = ("enumerate", "rejection", "smc", "metropolis", "milp")  # of `honest.inference.solvers`, which loads slowly
+# Those of `honest.inference.solvers`, which loads slowly.
+FINITE_SOLVERS = ("enumerate", "rejection", "smc", "metropolis", "milp")
+CONTINUOUS_SOLVERS = ("quadrature", "gradient", "lbfgs", "laplace", "smc", "nuts", "langevin")
+SOLVERS = tuple(dict.fromkeys(FINITE_SOLVERS + CONTINUOUS_SOLVERS))
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -36,9 +39,16 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("directory", type=Path)
     ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")
-    exact.add_argument("spec", type=Path, help="a world's YAML file, e.g. configs/worlds/example.yaml")
-    exact.add_argument("--solver", choices=SOLVERS, help="how to spend the bits (default: enumerate)")
-    exact.add_argument("--compare", action="store_true", help="every solver against the exact answer, in one table")
+    exact.add_argument("spec", type=Path, nargs="+", help="a world's YAML file, e.g. configs/worlds/example.yaml")
+    exact.add_argument(
+        "--solver",
+        choices=SOLVERS,
+        help=f"how to spend the bits; finite worlds: {', '.join(FINITE_SOLVERS)} (default: enumerate); "
+        f"continuous: {', '.join(CONTINUOUS_SOLVERS)} (default: quadrature)",
+    )
+    exact.add_argument(
+        "--compare", action="store_true", help="every solver against the exact answer, several worlds in one table"
+    )
     exact.add_argument("--samples", type=int, help="evaluations a sampled solver may spend (default: 200000)")
     exact.add_argument("--seed", type=int, help="of a sampled solver (default: 0)")
     exact.add_argument("--json", type=Path, help="also write the result to this new file")

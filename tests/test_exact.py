@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from honest import cli
-from honest.inference.solvers import SOLVERS
+from honest.inference.solvers import CONTINUOUS, QUADRATURE, SOLVERS
 
-EXAMPLE = Path(__file__).parents[1] / "configs" / "worlds" / "example.yaml"
+WORLDS = Path(__file__).parents[1] / "configs" / "worlds"
+EXAMPLE, PLANTED = WORLDS / "example.yaml", WORLDS / "planted.yaml"
 
 
 @pytest.fixture
 def spec(tmp_path):
-    """Writes the example with pieces of its text replaced; returns its path."""
+    """Writes the example, or another world, with pieces of its text replaced; returns its path."""
 
-    def write(*replacements: tuple[str, str]) -> Path:
-        text = EXAMPLE.read_text(encoding="utf-8")
+    def write(*replacements: tuple[str, str], of: Path = EXAMPLE) -> Path:
+        text = of.read_text(encoding="utf-8")
         for old, new in replacements:
             assert text.count(old) >= 1, old
             text = text.replace(old, new, 1)
@@ -35,7 +36,8 @@ def run(*arguments) -> int:
 
 
 def test_the_command_knows_every_solver():
-    assert set(cli.SOLVERS) == set(SOLVERS)
+    assert set(cli.FINITE_SOLVERS) == set(SOLVERS)
+    assert set(cli.CONTINUOUS_SOLVERS) == {QUADRATURE, *CONTINUOUS}
 
 
 def test_table_and_json(tmp_path, capsys):
@@ -99,9 +101,64 @@ def test_compare(tmp_path, capsys):
     printed = capsys.readouterr().out
     document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert [row["solver"] for row in document["solvers"]] == [name for name in SOLVERS if name in printed]
-    errors = {row["solver"]: row["log_z_error"] for row in document["solvers"]}
+    rows = {row["solver"]: row for row in document["solvers"]}
     # A point claims max π = 1/2 · 4/5 where the sum is 1: ln 2.5 nat.
-    assert errors["enumerate"] == 0.0 and errors["milp"] == pytest.approx(math.log(2.5), abs=1e-9)
+    assert rows["enumerate"]["log_z_error"] == 0.0
+    assert rows["milp"]["log_z_error"] == pytest.approx(math.log(2.5), abs=1e-9)
+    assert rows["milp"]["evidence_error"] > 0.5 > 0.1 > rows["rejection"]["evidence_error"]
+    assert rows["enumerate"]["ledger_distance"] == 0.0 and rows["rejection"]["ledger_distance"] < 0.1
+
+
+def test_a_continuous_world_and_both_kinds_in_one_table(tmp_path, capsys, monkeypatch, quick_compilation):
+    # Two of the solvers, for the time it takes to compile them; each has a test of its own.
+    monkeypatch.setattr("honest.exact.CONTINUOUS", {name: CONTINUOUS[name] for name in ("gradient", "nuts")})
+    assert run(PLANTED, "--json", tmp_path / "exact.json") == 0
+    assert "log evidence" in capsys.readouterr().out
+    document = json.loads((tmp_path / "exact.json").read_text(encoding="utf-8"))
+    assert document["parameters"] == 2 and document["bits_recovered"] > 0
+    with_z, without = document["with_log_partition"], document["without_log_partition"]
+    # Planted heads: leaving log Z out multiplies every pair's evidence by the same Z.
+    gain = with_z["log_evidence_nats"] - without["log_evidence_nats"]
+    assert gain == pytest.approx(document["bits_recovered"] * math.log(2), abs=1e-9)
+    assert run(EXAMPLE, PLANTED, "--compare", "--samples", 3_000, "--json", tmp_path / "out.json") == 0
+    printed = capsys.readouterr()
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["solvers"]
+    assert [row["solver"] for row in rows if row["world"] == "example"] == list(SOLVERS)
+    continuous = [row["solver"] for row in rows if row["world"] == "planted"]
+    assert continuous == [QUADRATURE, f"{QUADRATURE}, no log Z", "gradient", "gradient, no log Z", "nuts"]
+    nuts = next(row for row in rows if row["solver"] == "nuts")
+    assert nuts["log_evidence"] is None and "honest: planted: nuts" in printed.err
+    assert set(nuts["ledger"]) == {"data", "first_prior", "second_prior", "consistency", "log_partition"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("kind: continuous", "kind: continous", 3, "did you mean 'continuous'?"),
+        ("kind: continuous", "kind: [1]", 3, "give one of finite, continuous"),
+        (
+            "trusted: true, label: 1}",
+            "trusted: false, label: 1}",
+            15,
+            "beliefs.0.inputs.0.label: label is for a trusted",
+        ),
+        ("trusted: false, person_label: 0", "trusted: true, person_label: 0", 18, "person_label is for an untrusted"),
+        ("sign: -1", "sign: 2", 16, "beliefs.0.inputs.1.sign"),
+        ("label: 0}", "label: 3}", 16, "beliefs.0.inputs.1.label: out of range"),
+        ("fact: -3.0", "fact: .nan", 16, "beliefs.0.inputs.1.fact"),
+        ("copies: 1", "copies: 50", 12, "has 51 parameters, more than the 50"),
+        ("copies: 1", "copies: 0", 13, "beliefs.0.copies: out of range"),
+        ("2.0 θ.trunk", "2.0 θ.head", 11, "trunk.stddev"),
+        ("fact: null, belief", "fact: 0.3, belief", 7, "heads.intended.stddev.fact"),
+        ("10 nat/disagreement", "10 nat", 19, "multiplier: has unit nat, not nat/disagreement"),
+        ("trunk: {stddev", "trunk: {stdev", 11, "did you mean 'trunk.stddev'?"),
+    ],
+)
+def test_continuous_specs_are_refused_with_file_and_line(spec, capsys, old, new, line, says):
+    path = spec((old, new), of=PLANTED)
+    assert run(path) == 2
+    message = capsys.readouterr().err
+    assert f"{path}:{line}" in message and says in message and "Traceback" not in message
 
 
 @pytest.mark.parametrize(
@@ -158,6 +215,20 @@ def test_all_contradictions_are_told_at_once(spec, capsys):
 )
 def test_options_that_do_not_fit_are_refused(capsys, options, says):
     assert run(EXAMPLE, *options) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("world", "options", "says"),
+    [
+        (PLANTED, ["--solver", "milp"], "--solver milp is not for the continuous world of"),
+        (EXAMPLE, ["--solver", "nuts"], "take one of enumerate, milp, rejection, smc, metropolis"),
+        (PLANTED, ["--seed", "1"], "quadrature draws nothing"),
+        (PLANTED, [str(EXAMPLE)], "several worlds are for --compare"),
+    ],
+)
+def test_solvers_belong_to_a_kind_of_world(capsys, world, options, says):
+    assert run(world, *options) == 2
     assert says in capsys.readouterr().err
 
 

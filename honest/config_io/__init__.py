@@ -7,7 +7,7 @@ checks the mapping against the models of `config`, and its findings are told in 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from honest.config import RunConfig, TableTask
 from honest.config_io.document import ConfigError, Document, Place, Problem
 from honest.config_io.messages import told
 from honest.config_io.walk import differences, unit_fields, unit_table
+from honest.config_io.wording import closest, did_you_mean
 from honest.config_priors import FileScales
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "differences",
     "dump_config",
     "load_config",
+    "load_kind",
     "load_sections",
     "unit_fields",
     "unit_table",
@@ -70,6 +72,21 @@ def load_sections(path: Path, model: type[M], overrides: Sequence[str] = ()) -> 
     if document.problems:
         raise ConfigError(document.problems)
     return loaded
+
+
+def load_kind(path: Path, models: Mapping[str, type[M]], default: str) -> M:
+    """A YAML file of one of several models, which its key `kind` names; without that key, of the default's.
+
+    Raises `ConfigError` with every mistake found, of which an unknown kind is one.
+    """
+    document = Document(models[default])
+    document.read_file(path)
+    kind = document.data.get("kind", default)
+    if str(kind) in models:
+        return load_sections(path, models[str(kind)])
+    advice = did_you_mean(closest(str(kind), list(models))) or f"give one of {', '.join(models)}"
+    document.fail(document.place(("kind",)), ("kind",), f"there is no kind {kind!r} of world", advice)
+    raise ConfigError(document.problems)
 
 
 def _with_absolute_path(config: RunConfig, folder: Path) -> RunConfig:

@@ -10,12 +10,14 @@ recovered. A pair that no state lets agree (Z = 0) is impossible.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from honest.errors import UserError
 from honest.inference.factors import Factors, log2_sum, times
+from honest.inference.ledger import Account, Ledger
 
 MOST_STATES = 2**24
 CHUNK = 2**22  # numbers (states × pairs) in memory at a time
@@ -44,7 +46,8 @@ class Solution(NamedTuple):
     """What a solver says of each pair, in bit: log2 Z and log2 Σ π e^{−m d} L, with standard errors where sampled.
 
     posterior_RxR, without_RxR: the pairs' probabilities as the solver has them; None: those that follow from the
-    sums. evaluations: states at which agreement and likelihood were computed.
+    sums. rows_RxRx3: mean of (log2 π(z), −m d, log2 L) over the states of each pair given agreement and labels, in
+    bit; NaN where the solver has no such state. evaluations: states at which agreement and likelihood were computed.
     """
 
     log2_z_RxR: np.ndarray
@@ -52,6 +55,7 @@ class Solution(NamedTuple):
     log2_z_error_RxR: np.ndarray
     log2_joint_error_RxR: np.ndarray
     evaluations: int
+    rows_RxRx3: np.ndarray
     posterior_RxR: np.ndarray | None = None
     without_RxR: np.ndarray | None = None
 
@@ -66,20 +70,40 @@ def enumerate_states(factors: Factors) -> Solution:
         )
     readers = factors.readers
     z, joint = np.full((readers, readers), -np.inf), np.full((readers, readers), -np.inf)
+    rows = np.full((readers, readers, 3), np.nan)
     chunk = max(CHUNK // (readers * max(readers, len(factors.costs.trusted_X), 1)), 1)
     for start in range(0, count, chunk):
         index_W = np.arange(start, min(start + chunk, count))
         state_WxS = np.stack(np.unravel_index(index_W, factors.sizes), axis=-1)
-        weight, likelihood = _all_pairs(factors, state_WxS)
-        z = np.logaddexp2(z, log2_sum(weight, axis=0))
-        joint = np.logaddexp2(joint, log2_sum(weight + likelihood, axis=0))
+        parts = _all_pairs(factors, state_WxS)
+        trunk, agreement, likelihood = parts
+        z = np.logaddexp2(z, log2_sum(trunk + agreement, axis=0))
+        joint, rows = _merged(joint, rows, *mean_rows(parts, trunk + agreement + likelihood))
     exact = np.zeros_like(z)
     z = np.minimum(z, 0.0)  # Z ≤ 1, but for the rounding of the sum
-    return Solution(z, joint, exact, exact, count * readers**2)
+    return Solution(z, joint, exact, exact, count * readers**2, rows)
 
 
-def _all_pairs(factors: Factors, state_WxS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log2 of π e^{−m d} and of L for every pair of readers, (W, R, R) each."""
+def mean_rows(parts: Sequence[np.ndarray], log2_weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(log2 Σ 2^weight, mean of each part) over the leading axis of states; NaN where all weights are 0."""
+    total = log2_sum(log2_weight, axis=0)
+    share = np.exp2(log2_weight - np.where(np.isfinite(total), total, 0.0))
+    with np.errstate(invalid="ignore"):
+        means = [np.sum(np.where(share > 0, share * part, 0.0), axis=0) for part in parts]
+    return total, np.where(np.isfinite(total)[..., None], np.stack(means, axis=-1), np.nan)
+
+
+def _merged(total: np.ndarray, rows: np.ndarray, more: np.ndarray, more_rows: np.ndarray):
+    """Two chunks' sums and means as one's."""
+    new = np.logaddexp2(total, more)
+    finite = np.where(np.isfinite(new), new, 0.0)
+    parts = [(total, rows), (more, more_rows)]
+    means = sum(np.where(np.isfinite(t)[..., None], np.exp2(t - finite)[..., None] * r, 0.0) for t, r in parts)
+    return new, np.where(np.isfinite(new)[..., None], means, np.nan)
+
+
+def _all_pairs(factors: Factors, state_WxS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log2 of π, of e^{−m d} and of L for every pair of readers, (W, R, R) each."""
     answers_WxRxX = factors.readers_RxK[:, factors.combination(state_WxS)].swapaxes(0, 1)
     signs = 2.0 * answers_WxRxX[:, :, factors.costs.trusted_X] - 1.0
     differ_WxRxR = np.rint((signs.shape[-1] - signs @ signs.swapaxes(1, 2)) / 2)
@@ -87,7 +111,7 @@ def _all_pairs(factors: Factors, state_WxS: np.ndarray) -> tuple[np.ndarray, np.
     label, person = factors.costs.label_X, factors.costs.person_label_X
     likelihood = factors.log2_labels(answers_WxRxX, label)[:, :, None]
     likelihood = likelihood + factors.log2_labels(answers_WxRxX, person)[:, None, :]
-    return factors.log2_trunk(state_WxS)[:, None, None] + agreement, likelihood
+    return np.broadcast_to(factors.log2_trunk(state_WxS)[:, None, None], agreement.shape), agreement, likelihood
 
 
 def posterior(factors: Factors, solution: Solution) -> Posterior:
@@ -123,3 +147,19 @@ def _normalised(log2_weights: np.ndarray) -> tuple[np.ndarray, float]:
     if not np.isfinite(total):
         return np.full_like(log2_weights, np.nan), total
     return np.exp2(log2_weights - total), total
+
+
+def account(factors: Factors, found: Posterior, solution: Solution) -> Account:
+    """The ledger in the mean over the posterior with log Z; answers: the pairs' probabilities."""
+    probability = np.array([pair.posterior for pair in found.pairs])
+    bit = math.log(2)  # nat
+
+    def mean(log2_RxR: np.ndarray) -> float:
+        with np.errstate(invalid="ignore"):
+            return bit * float(np.sum(np.where(probability > 0, probability * log2_RxR.reshape(-1), 0.0)))
+
+    trunk, agreement, likelihood = (mean(solution.rows_RxRx3[..., part]) for part in range(3))
+    ledger = Ledger(likelihood, mean(factors.log2_pair_RxR), trunk, agreement, -mean(solution.log2_z_RxR))
+    if np.isnan(probability).any():
+        ledger = Ledger(*(math.nan for _ in ledger))
+    return Account(ledger, bit * found.total_log2_evidence, math.nan, probability, solution.evaluations)

@@ -20,14 +20,14 @@ from honest.inference.factors import Factors, times
 def milp(factors: Factors) -> Solution:
     """Modes' weights in place of sums, two programs a pair; evaluations: nodes of the branch-and-bound trees."""
     shape = (factors.readers, factors.readers)
-    values, nodes = np.full((2, *shape), -np.inf), 0
+    values, rows, nodes = np.full((2, *shape), -np.inf), np.full((2, *shape, 3), np.nan), 0
     program = _Program(factors)
     for i, j in np.ndindex(shape):
         for which, with_labels in enumerate((False, True)):
-            values[which, i, j], visited = program.solve(i, j, with_labels)
+            values[which, i, j], rows[which, i, j], visited = program.solve(i, j, with_labels)
             nodes += visited
     none = np.full(shape, np.nan)
-    return Solution(values[0], values[1], none, none, nodes)
+    return Solution(values[0], values[1], none, none, nodes, rows[1])
 
 
 class _Program:
@@ -60,8 +60,8 @@ class _Program:
         self.constraint = optimize.LinearConstraint(sparse.vstack(rows).tocsr(), right, right)
         self.integrality = np.arange(variables) < self.tables
 
-    def solve(self, i: int, j: int, with_labels: bool) -> tuple[float, int]:
-        """(log2 of the largest weight, nodes visited); −inf where no state is possible."""
+    def solve(self, i: int, j: int, with_labels: bool) -> tuple[float, np.ndarray, int]:
+        """(log2 of the largest weight, its log2 π, −m d and log2 L, nodes visited); −inf where no state is possible."""
         factors = self.factors
         gain_XxK = self._gains(factors.readers_RxK[i], factors.readers_RxK[j], with_labels)
         gain = np.concatenate([*factors.log2_tables, gain_XxK.ravel()])
@@ -75,13 +75,14 @@ class _Program:
         )
         nodes = int(getattr(found, "mip_node_count", 0) or 0) + 1
         if found.x is None:
-            return -np.inf, nodes
+            return -np.inf, np.full(3, np.nan), nodes
         chosen = found.x[: self.tables] > 0.5
         state = np.concatenate([np.flatnonzero(part) for part in np.split(chosen, np.cumsum(factors.sizes)[:-1])])
         # The weight itself, not the solver's objective with its tolerance.
         agreement, likelihood = factors.log2_weights(state[None], np.array(i), np.array(j))
-        weight = factors.log2_trunk(state[None]) + agreement + (likelihood if with_labels else 0.0)
-        return float(weight[0]), nodes
+        trunk = factors.log2_trunk(state[None])
+        weight = trunk + agreement + (likelihood if with_labels else 0.0)
+        return float(weight[0]), np.concatenate([trunk, agreement, likelihood]), nodes
 
     def _gains(self, plus_K: np.ndarray, minus_K: np.ndarray, with_labels: bool) -> np.ndarray:
         """What each combination at each input adds to the log2 weight, (X, K)."""

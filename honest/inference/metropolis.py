@@ -28,14 +28,15 @@ def metropolis(factors: Factors, samples: int, seed: int) -> Solution:
     readers = factors.readers
     z, joint, z_error, joint_error, spent = _survey(factors, max(int(SURVEY * samples) // readers**2, 16), rng)
     possible = np.argwhere(np.isfinite(z) & np.isfinite(factors.log2_pair_RxR))
-    empty = np.full((readers, readers), np.nan)
-    solution = Solution(z, joint, z_error, joint_error, spent, empty, empty)
+    empty, no_rows = np.full((readers, readers), np.nan), np.full((readers, readers, 3), np.nan)
+    solution = Solution(z, joint, z_error, joint_error, spent, no_rows, empty, empty)
     if not len(possible) or not np.isfinite(joint[tuple(possible.T)]).any():
         return solution
     share = (samples - spent) // 2
-    with_z, cost_with = _walk(factors, possible, share, rng, conditional=True)
-    without, cost_without = _walk(factors, possible, share, rng, conditional=False)
-    return solution._replace(evaluations=spent + cost_with + cost_without, posterior_RxR=with_z, without_RxR=without)
+    with_z, rows, cost_with = _walk(factors, possible, share, rng, conditional=True)
+    without, _, cost_without = _walk(factors, possible, share, rng, conditional=False)
+    spent += cost_with + cost_without
+    return solution._replace(evaluations=spent, rows_RxRx3=rows, posterior_RxR=with_z, without_RxR=without)
 
 
 def _survey(factors: Factors, draws: int, rng: np.random.Generator):
@@ -70,12 +71,12 @@ def _agreeing(factors: Factors, pair_Cx2: np.ndarray, rng: np.random.Generator) 
 
 def _walk(
     factors: Factors, possible: np.ndarray, samples: int, rng: np.random.Generator, *, conditional: bool
-) -> tuple[np.ndarray, int]:
-    """Frequencies of the pairs, (R, R), and the evaluations made."""
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Frequencies of the pairs, (R, R), the means of their states' factors, (R, R, 3), and the evaluations made."""
     pair = possible[rng.integers(len(possible), size=CHAINS)]
     state, found, cost = _agreeing(factors, pair, rng)
     agreement, likelihood = factors.log2_weights(state, *pair.T)
-    counts, visits = np.zeros((factors.readers, factors.readers)), 0
+    counts, sums = np.zeros((factors.readers, factors.readers)), np.zeros((factors.readers, factors.readers, 3))
     while cost < samples:
         new_pair = possible[rng.integers(len(possible), size=CHAINS)]
         if conditional:
@@ -94,9 +95,13 @@ def _walk(
         state, agreement, likelihood = _redraw_slot(factors, rng, pair, state, agreement, likelihood)
         cost += 2 * CHAINS
         if cost > SETTLING * samples:
-            np.add.at(counts, tuple(pair[np.isfinite(likelihood)].T), 1)
-            visits += int(np.sum(np.isfinite(likelihood)))
-    return counts / max(visits, 1), cost
+            there = np.isfinite(agreement + likelihood)
+            factors_Cx3 = np.stack([factors.log2_trunk(state), agreement, likelihood], axis=-1)
+            np.add.at(counts, tuple(pair[there].T), 1)
+            np.add.at(sums, tuple(pair[there].T), factors_Cx3[there])
+    with np.errstate(invalid="ignore"):
+        rows = sums / counts[..., None]  # NaN where no visit was made
+    return counts / max(np.sum(counts), 1), rows, cost
 
 
 def _redraw_slot(factors: Factors, rng: np.random.Generator, pair, state, agreement, likelihood):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from honest.inference.enumeration import Solution
+from honest.inference.enumeration import Solution, mean_rows
 from honest.inference.factors import Factors, log2_of
 
 
@@ -21,18 +21,22 @@ def rejection(factors: Factors, samples: int, seed: int) -> Solution:
     rng = np.random.default_rng(seed)
     shape = (factors.readers, factors.readers)
     draws = max(samples // factors.readers**2, 1)
-    agreed, explained = np.zeros(shape), np.zeros(shape)
+    agreed, explained, rows = np.zeros(shape), np.zeros(shape), np.full((*shape, 3), np.nan)
     for i, j in np.ndindex(shape):
-        agreement, likelihood = factors.log2_weights(factors.draw(rng, (draws,)), np.array(i), np.array(j))
+        state = factors.draw(rng, (draws,))
+        agreement, likelihood = factors.log2_weights(state, np.array(i), np.array(j))
         kept = rng.random(draws) < np.exp2(agreement)
-        agreed[i, j] = np.sum(kept)
-        explained[i, j] = np.sum(kept & (rng.random(draws) < np.exp2(likelihood)))
+        both = kept & (rng.random(draws) < np.exp2(likelihood))
+        agreed[i, j], explained[i, j] = np.sum(kept), np.sum(both)
+        parts = (factors.log2_trunk(state), agreement, likelihood)
+        rows[i, j] = mean_rows(parts, log2_of(both.astype(float)))[1]
     return Solution(
         log2_z_RxR=log2_of(agreed / draws),
         log2_joint_RxR=log2_of(explained / draws),
         log2_z_error_RxR=_error(agreed, draws),
         log2_joint_error_RxR=_error(explained, draws),
         evaluations=draws * factors.readers**2,
+        rows_RxRx3=rows,
     )
 
 

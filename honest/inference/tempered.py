@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from honest.inference.enumeration import Solution
+from honest.inference.enumeration import Solution, mean_rows
 from honest.inference.factors import Costs, Factors, log2_of, log2_sum
 
 ISLANDS = 8
@@ -25,14 +25,21 @@ def smc(factors: Factors, samples: int, seed: int) -> Solution:
     a_pass = max(len(stages), 1) * (1 + SWEEPS * len(factors.sizes))
     particles = max(samples // (factors.readers**2 * ISLANDS * a_pass), 4)
     z, joint = np.full((ISLANDS, *shape), -np.inf), np.full((ISLANDS, *shape), -np.inf)
+    rows = np.full((*shape, 3), np.nan)
     for i, j in np.ndindex(shape):
-        z[:, i, j], joint[:, i, j] = _pair(factors, stages, i, j, particles, rng)
+        z[:, i, j], joint[:, i, j], state_IxPxS = _pair(factors, stages, i, j, particles, rng)
+        state_NxS = state_IxPxS.reshape(-1, len(factors.sizes))
+        agreement, likelihood = factors.log2_weights(state_NxS, np.array(i), np.array(j))
+        # Every particle of an island stands for an equal share of the sum that the island found.
+        island_N = np.where(np.isfinite(agreement + likelihood), np.repeat(joint[:, i, j], particles), -np.inf)
+        rows[i, j] = mean_rows((factors.log2_trunk(state_NxS), agreement, likelihood), island_N)[1]
     return Solution(
         log2_z_RxR=log2_sum(z, axis=0) - np.log2(ISLANDS),
         log2_joint_RxR=log2_sum(joint, axis=0) - np.log2(ISLANDS),
         log2_z_error_RxR=_error(z),
         log2_joint_error_RxR=_error(joint),
         evaluations=factors.readers**2 * ISLANDS * particles * a_pass,
+        rows_RxRx3=rows,
     )
 
 
@@ -47,8 +54,8 @@ def _stages(costs: Costs) -> list[tuple[np.ndarray, bool]]:
 
 def _pair(
     factors: Factors, stages: list[tuple[np.ndarray, bool]], i: int, j: int, particles: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """log2 Z and log2 of the sum with labels, one an island."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log2 Z and log2 of the sum with labels, one an island, and the particles at the end."""
     state_IxPxS = factors.draw(rng, (ISLANDS, particles))
     weight_IxP = np.zeros((ISLANDS, particles))
     total_I, z_I = np.zeros(ISLANDS), None
@@ -66,7 +73,7 @@ def _pair(
         total_I = total_I + mean_I
         state_IxPxS, weight_IxP = _resample(rng, state_IxPxS, new_IxP, increment_IxP)
         state_IxPxS, weight_IxP = _move(factors, rng, state_IxPxS, weight_IxP, weight_of)
-    return total_I if z_I is None else z_I, total_I
+    return total_I if z_I is None else z_I, total_I, state_IxPxS
 
 
 def _partial(factors: Factors, state: np.ndarray, i: int, j: int, mask_X: np.ndarray, with_labels: bool) -> np.ndarray:

@@ -12,7 +12,7 @@ bits are what its parameters may cost.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,7 @@ class Reader(Strict):
 class FiniteWorld(Strict):
     """A world as it is written in YAML."""
 
+    kind: Literal["finite"] = "finite"
     inputs: Annotated[int, Field(ge=1, le=MOST_INPUT_BITS)]  # bits
     trusted: list[Annotated[int, Field(ge=0)]]
     slots: Annotated[dict[str, Slot], Field(min_length=1)]

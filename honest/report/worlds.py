@@ -1,13 +1,16 @@
-"""Text and JSON of `honest exact`: the pairs of a finite world, and every solver against the exact answer."""
+"""Text and JSON of `honest exact`: the pairs of a finite world, the ledger of a continuous one."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from honest.inference.continuous_world import ContinuousWorld
 from honest.inference.enumeration import Pair, Posterior, Solution
+from honest.inference.ledger import Account, Ledger
+from honest.inference.quadrature import Exact
 from honest.report.tables import layout
 
 NATS_PER_BIT = math.log(2)
@@ -19,19 +22,6 @@ PAIR_HEADER = [
     "log2 evidence",
     "posterior",
     "without log Z",
-]
-COMPARE_HEADER = [
-    "solver",
-    "most probable pair",
-    "log2 prior",
-    "bits recovered",
-    "log2 evidence",
-    "posterior",
-    "error of log Z",
-    "of log Z_D",
-    "of the total",
-    "TV distance",
-    "evaluations",
 ]
 
 
@@ -61,79 +51,81 @@ def posterior_text(found: Posterior, solution: Solution, solver: str) -> str:
 def posterior_json(found: Posterior) -> dict[str, Any]:
     """pairs and total_log2_evidence: an infinite or undefined number is null, and its pair has `impossible: true`."""
     document: dict[str, Any] = {
-        "pairs": [_pair_json(pair) for pair in found.pairs],
-        "total_log2_evidence": _finite(found.total_log2_evidence),
+        "pairs": [pair_json(pair) for pair in found.pairs],
+        "total_log2_evidence": finite_or_none(found.total_log2_evidence),
     }
     return document | ({"impossible": True} if document["total_log2_evidence"] is None else {})
 
 
-def _pair_json(pair: Pair) -> dict[str, Any]:
-    values = {key: _finite(value) if isinstance(value, float) else value for key, value in pair._asdict().items()}
+def pair_json(pair: Pair) -> dict[str, Any]:
+    values = {
+        key: finite_or_none(value) if isinstance(value, float) else value for key, value in pair._asdict().items()
+    }
     return values | ({"impossible": True} if None in values.values() else {})
 
 
-def _finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-class Comparison(NamedTuple):
-    """A solver against the exact answer. Errors in nat, the largest over pairs; distance in total variation."""
-
-    solver: str
-    best: Pair
-    log_z_error: float
-    log_z_data_error: float
-    total_error: float
-    distance: float
-    evaluations: int
+LEDGER_ROWS = ("data", "first prior", "second prior", "consistency", "−log Z")  # the fields of a `Ledger`
 
 
-def compare(solver: str, exact: tuple[Posterior, Solution], other: tuple[Posterior, Solution]) -> Comparison:
-    (truth, true_sums), (found, sums) = exact, other
-    probability = lambda posterior: np.array([pair.posterior for pair in posterior.pairs])  # noqa: E731
-    return Comparison(
-        solver=solver,
-        best=max(found.pairs, key=lambda pair: -1.0 if math.isnan(pair.posterior) else pair.posterior),
-        log_z_error=_largest(sums.log2_z_RxR, true_sums.log2_z_RxR),
-        log_z_data_error=_largest(sums.log2_joint_RxR, true_sums.log2_joint_RxR),
-        total_error=_largest(np.array(found.total_log2_evidence), np.array(truth.total_log2_evidence)),
-        distance=float(0.5 * np.sum(np.abs(probability(found) - probability(truth)))),
-        evaluations=sums.evaluations,
-    )
-
-
-def _largest(found: np.ndarray, true: np.ndarray) -> float:
-    """Largest |difference| in nat; two equal infinities do not differ."""
-    with np.errstate(invalid="ignore"):
-        difference = np.where(found == true, 0.0, np.abs(found - true))
-    return float(np.max(difference)) * NATS_PER_BIT
-
-
-def comparison_text(rows: list[Comparison]) -> str:
-    lines = [
+def exact_text(world: ContinuousWorld, with_z: Exact, without: Exact) -> str:
+    """Mean ledger, evidence and answers of the exact posterior, with log Z and without."""
+    columns = (with_z.account, without.account)
+    lines = [[name, *(number(account.ledger[i]) for account in columns)] for i, name in enumerate(LEDGER_ROWS)]
+    lines.append(["log evidence", *(number(account.log_evidence) for account in columns)])
+    lines += [
+        [f"P(yes) {what}", *(number(account.answers[i]) for account in columns)]
+        for i, what in enumerate(input_names(world))
+    ]
+    return "\n".join(
         [
-            row.solver,
-            f"{row.best.intended}, {row.best.instrumental}",
-            *map(number, row.best[2:6]),
-            *(number(value) for value in row[2:6]),
-            str(row.evaluations),
+            layout(["mean over the posterior, nat", "with log Z", "without"], lines, "lrr"),
+            "",
+            f"{world.parameters} parameters; bits recovered {number(with_z.bits_recovered)}. The Gaussians' constants "
+            f"are left out. Quadrature: the coarser grid's log evidence is {with_z.account.error:.2g} and "
+            f"{without.account.error:.2g} nat away ({with_z.account.evaluations} evaluations).",
         ]
-        for row in rows
-    ]
-    notes = (
-        "Ledger of the most probable pair in bits; errors in nats, the largest over all pairs, against enumerate; "
-        "TV: of the pairs' posterior.\n"
-        "milp puts the most probable state in the place of each sum: what a point claims. Its evaluations are nodes "
-        "of branch and bound; the others' are states."
     )
-    return f"{layout(COMPARE_HEADER, lines, 'llrrrrrrrrr')}\n\n{notes}"
 
 
-def comparison_json(rows: list[Comparison]) -> list[dict[str, Any]]:
+def account_text(world: ContinuousWorld, account: Account, solver: str) -> str:
+    lines = [[name, number(value)] for name, value in zip(LEDGER_ROWS, account.ledger, strict=True)]
+    lines.append(["log evidence, as it claims", number(account.log_evidence)])
+    lines += [[f"P(yes) {what}", number(p)] for what, p in zip(input_names(world), account.answers, strict=True)]
+    table = layout(["mean over what it found, nat", solver], lines, "lr")
+    return f"{table}\n\n{account.evaluations} evaluations; a solver that claims no log evidence has – there."
+
+
+def input_names(world: ContinuousWorld) -> list[str]:
+    """What each answer is about: the intended head on these inputs."""
     return [
-        {
-            key: _finite(value) if isinstance(value, float) else value
-            for key, value in (row._asdict() | {"best": _pair_json(row.best)}).items()
-        }
-        for row in rows
+        f"intended, {'trusted' if x.trusted else 'untrusted'}, fact {x.fact:+g} (beliefs.{i}.inputs.{k})"
+        for i, belief in enumerate(world.beliefs)
+        for k, x in enumerate(belief.inputs)
     ]
+
+
+def account_json(world: ContinuousWorld, account: Account) -> dict[str, Any]:
+    return {
+        "ledger_nats": ledger_json(account.ledger),
+        "log_evidence_nats": finite_or_none(account.log_evidence),
+        "log_evidence_error_nats": finite_or_none(account.error),
+        "intended_says_yes": dict(zip(input_names(world), map(float, account.answers), strict=True)),
+        "evaluations": account.evaluations,
+    }
+
+
+def exact_json(world: ContinuousWorld, with_z: Exact, without: Exact) -> dict[str, Any]:
+    return {
+        "parameters": world.parameters,
+        "bits_recovered": with_z.bits_recovered,
+        "with_log_partition": account_json(world, with_z.account),
+        "without_log_partition": account_json(world, without.account),
+    }
+
+
+def ledger_json(ledger: Ledger) -> dict[str, float | None]:
+    return {name: finite_or_none(value) for name, value in ledger._asdict().items()}

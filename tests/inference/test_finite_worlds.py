@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from honest.errors import UserError
-from honest.inference.enumeration import Solution, enumerate_states, posterior
+from honest.inference.enumeration import Solution, account, enumerate_states, posterior
 from honest.inference.factors import Factors
 from honest.inference.integer_program import milp
 from honest.inference.solvers import SAMPLED, SOLVERS, solve
-from tests.inference.worlds import by_loops, example, random_world
+from tests.inference.worlds import by_loops, example, ledger_by_loops, random_world
 
 SEEDS = range(12)
 
@@ -41,6 +41,27 @@ def test_enumeration_is_the_sum_over_everything(seed):
         assert pair.posterior == pytest.approx(w / sum(with_z), abs=1e-10)
         assert pair.posterior_without_log_partition == pytest.approx(wo / sum(without), abs=1e-10)
     assert found.total_log2_evidence == pytest.approx(log2(sum(with_z)), abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_ledger_is_the_mean_over_everything(seed):
+    world = random_world(seed)
+    factors = Factors(world)
+    solution = enumerate_states(factors)
+    found = account(factors, posterior(factors, solution), solution)
+    assert list(found.ledger) == pytest.approx(ledger_by_loops(world), abs=1e-9)
+
+
+@pytest.mark.parametrize("solver", sorted(SAMPLED))
+def test_sampled_ledgers_come_near(solver):
+    distances = []
+    for seed in range(4):
+        world = random_world(seed)
+        factors = Factors(world)
+        solution = solve(factors, solver, 200_000, seed)
+        found = account(factors, posterior(factors, solution), solution)
+        distances.append(np.sum(np.abs(np.array(found.ledger) - ledger_by_loops(world))))
+    assert np.mean(distances) < 0.3  # nat, summed over five rows
 
 
 def test_example_by_hand():
@@ -80,7 +101,9 @@ def test_enumeration_in_chunks_and_its_limit(monkeypatch):
     factors = Factors(random_world(3))
     whole = enumerate_states(factors)
     monkeypatch.setattr("honest.inference.enumeration.CHUNK", 1)
-    assert_same(enumerate_states(factors).log2_joint_RxR, list(whole.log2_joint_RxR.ravel()), 1e-12)
+    chunked = enumerate_states(factors)
+    assert_same(chunked.log2_joint_RxR, list(whole.log2_joint_RxR.ravel()), 1e-12)
+    np.testing.assert_allclose(chunked.rows_RxRx3, whole.rows_RxRx3, rtol=1e-12)
     monkeypatch.setattr("honest.inference.enumeration.MOST_STATES", 3)
     with pytest.raises(UserError, match="states, more than the 3 that are enumerated; take --solver rejection"):
         enumerate_states(factors)

@@ -59,6 +59,30 @@ def random_world(seed: int) -> FiniteWorld:
 
 def by_loops(world: FiniteWorld) -> dict[tuple[int, int], tuple[float, float, float, float, float]]:
     """(prior, Z, Σ π e^{−md} L, max π e^{−md}, max π e^{−md} L) of each pair of readers."""
+    found = {}
+    for pair, (prior, states) in states_by_loops(world).items():
+        z = [trunk * agreement for trunk, agreement, _ in states]
+        joint = [trunk * agreement * likelihood for trunk, agreement, likelihood in states]
+        found[pair] = (prior, math.fsum(z), math.fsum(joint), max(z), max(joint))
+    return found
+
+
+def ledger_by_loops(world: FiniteWorld) -> list[float]:
+    """(data, first prior, second prior, consistency, −log Z) in nat, in the mean over the posterior with log Z."""
+    sums, states = by_loops(world), states_by_loops(world)
+    total = math.fsum(prior * joint / z for prior, z, joint, _, _ in sums.values() if z > 0)
+    rows = [0.0] * 5
+    for pair, (prior, z, *_) in sums.items():
+        for trunk, agreement, likelihood in states[pair][1]:
+            weight = prior * trunk * agreement * likelihood / z / total if z > 0 else 0.0
+            if weight > 0:
+                factors = (likelihood, prior, trunk, agreement, 1 / z)
+                rows = [row + weight * math.log(factor) for row, factor in zip(rows, factors)]
+    return rows
+
+
+def states_by_loops(world: FiniteWorld) -> dict[tuple[int, int], tuple[float, list[tuple[float, float, float]]]]:
+    """(prior, (π, e^{−md}, L) of every state) of each pair of readers."""
     slots = list(world.slots.values())
     weights = [2.0**-reader.bits for reader in world.readers]
     rho = [w / sum(weights) for w in weights]
@@ -66,24 +90,23 @@ def by_loops(world: FiniteWorld) -> dict[tuple[int, int], tuple[float, float, fl
     noise, found = world.label_noise, {}
     for i, plus in enumerate(world.readers):
         for j, minus in enumerate(world.readers):
-            z, joint = [], []
+            states = []
             for chosen in itertools.product(*(range(len(slot.tables)) for slot in slots)):
-                weight = 1.0
+                trunk = 1.0
                 for slot, t in zip(slots, chosen):
-                    weight *= 2.0 ** -slot.bits[t] / sum(2.0**-b for b in slot.bits)
+                    trunk *= 2.0 ** -slot.bits[t] / sum(2.0**-b for b in slot.bits)
 
                 def answer(reader, x, chosen=chosen):
                     word = "".join(slot.tables[t][x] for slot, t in zip(slots, chosen))
                     return int(reader.table[int(word, 2)])
 
                 differ = sum(answer(plus, x) != answer(minus, x) for x in world.trusted)
-                weight *= math.exp(-world.multiplier * differ) if differ else 1.0
+                agreement = math.exp(-world.multiplier * differ) if differ else 1.0
                 likelihood = 1.0
                 for reader, labels in ((plus, world.labels), (minus, world.person_labels)):
                     for x, y in labels.items():
                         likelihood *= 1 - noise if answer(reader, int(x)) == y else noise
-                z.append(weight)
-                joint.append(weight * likelihood)
+                states.append((trunk, agreement, likelihood))
             prior = rho[i] * ((1 - tau) * rho[j] + tau * (i == j))
-            found[i, j] = (prior, math.fsum(z), math.fsum(joint), max(z), max(joint))
+            found[i, j] = (prior, states)
     return found
