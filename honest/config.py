@@ -224,12 +224,10 @@ class Stages(Strict):
 
 
 class LogPartitionEvaluation(Strict):
-    """Annealed importance sampling with HMC moves, forward and reverse, for the reported value of log Z."""
+    """Annealing from both ends, for the reported value of log Z: about particles · (3 bridges + …) gradients."""
 
-    particles: Count
-    temperatures: Count
-    leapfrog_steps: Count
-    step_size: Positive
+    particles: Count  # up from the prior, down from where these end, and down from the phase's own position
+    bridges: Count  # temperatures between prior and target, each one gradient over the whole sets a particle
     tail_probability: ProperShare  # δ of each one-sided bound
 
 

@@ -33,6 +33,7 @@ from honest.train.spec import PriorSpec
 from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
+from honest.units import nat
 
 
 def start(config: RunConfig) -> tuple[Run, Evaluator]:
@@ -191,7 +192,7 @@ def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | N
         where = f"in {directory.path} at step {int(state.step)} of {stage.steps} of stage {PRIOR}"
     print(f"honest: summing every term over its whole set, {where} …", file=sys.stderr, flush=True)
     assert stage.spec.prior is not None
-    log_z = float(evaluator.sampled(stage, state).upper) if stage.spec.prior.log_partition else None
+    log_z = float(evaluator.sampled(stage, state).upper.to(nat)) if stage.spec.prior.log_partition else None
     report = unit_report(stage, state, config.objective, log_z)
     fields = marked_unused(unit_fields(config), stage.spec.prior)
     print(unit_text(report, fields, where))

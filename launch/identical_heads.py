@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
@@ -33,7 +34,10 @@ from rich.progress import track
 from honest.config import GROUP_UNITS
 from honest.config_io import load_config
 from honest.data.tasks import build_task
-from honest.objective.log_partition.annealed import LogPartition, annealed
+from honest.objective.log_partition import LogPartition
+from honest.objective.log_partition.bidirectional import from_both_ends, plan
+from honest.objective.log_partition.bounds import TAIL_PROBABILITY
+from honest.objective.log_partition.problem import flat_problem
 from honest.objective.predictions import RowSets
 from honest.params import Params, squared_distance, squared_norm
 from honest.report.answers import Answers, chain_params, chains
@@ -153,9 +157,11 @@ class Programs:
 def sample_log_partition(
     spec: StageSpec, key: jax.Array, params: Params, held: Held, weight: jax.Array, sets: RowSets, u: Params
 ) -> LogPartition:
-    """log Z of the heads as they are, whether or not it was in the objective; 16 bridges, 4 particles."""
+    """log Z of the heads as they are, whether or not it was in the objective; 80 bridges, 4 particles."""
     target = phases.log_weight(spec, params, held, weight, sets, with_data=False, whole=True)
-    return annealed(key, target, u, u, particles=4, temperatures=16, leapfrog=2, step_size=0.1, tail_probability=0.01)
+    problem = flat_problem(target, u)
+    starts = jnp.broadcast_to(ravel_pytree(u)[0], (4, problem.dimension))
+    return from_both_ends(problem, key, plan(4, 4, 80), [starts], TAIL_PROBABILITY)
 
 
 # --- what is measured ---------------------------------------------------------------------------------------
@@ -218,9 +224,9 @@ def measure(run: Run, stage: Stage, state: TrainState, programs: Programs) -> di
             "consistency": float(terms.consistency.to(nat)),
             "log_partition": float(terms.log_partition.to(nat)),
         },
-        "log_z_lower": float(sampled.lower),
-        "log_z": float(sampled.estimate),
-        "log_z_upper": float(sampled.upper),
+        "log_z_lower": float(sampled.lower.to(nat)),
+        "log_z": float(sampled.log_z.to(nat)),
+        "log_z_upper": float(sampled.upper.to(nat)),
         "lambda": float(state.prior.multiplier.value),
         "violation": float(violation.to(disagreement / example)),
         "chains": chains(state),

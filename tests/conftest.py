@@ -115,7 +115,7 @@ evaluation:
   log_every: 1
   batch_rows: 128
   bootstrap: 20
-  log_partition: {particles: 2, temperatures: 4, leapfrog_steps: 1, step_size: 0.05, tail_probability: 0.01}
+  log_partition: {particles: 2, bridges: 8, tail_probability: 0.01}
 checkpoint: {every: 3, keep: 2}
 parallel: {devices: 1}
 """

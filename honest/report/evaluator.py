@@ -8,7 +8,7 @@ import jax
 
 from honest.config import RunConfig
 from honest.model.two_head import HeadLogits
-from honest.objective.log_partition.annealed import LogPartition
+from honest.objective.log_partition import LogPartition
 from honest.params import Params
 from honest.report.answers import Answers, chain_params
 from honest.report.divergence import divergence_histograms, divergence_scalars, parameter_scalars
@@ -16,9 +16,11 @@ from honest.report.ledger_values import LedgerReader, LogPartitionSampler, ledge
 from honest.report.metrics import HeadScores, head_scores
 from honest.train.stage import PRIOR, TRUNK, Run, Stage
 from honest.train.state import TrainState
+from honest.units import nat
 
 SCALARS = ("truth", "person", "acceptance")
 HEAD_NAMES = ("intended", "instrumental")
+SAMPLED = 2  # folded into a step's key, of which 0 and 1 move the phases
 
 
 class Evaluator:
@@ -73,7 +75,7 @@ class Evaluator:
         assert stage.spec.prior is not None
         log_z = None
         if stage.spec.prior.phases.kind == "chains":
-            log_z = float(self.sampled(stage, state).estimate)
+            log_z = float(self.sampled(stage, state).log_z.to(nat))
         values = self.ledger(stage)(state, log_z)
         return {
             **ledger_scalars(values),
@@ -82,11 +84,11 @@ class Evaluator:
         }
 
     def sampled(self, stage: Stage, state: TrainState) -> LogPartition:
-        """log Z by annealed importance sampling; the same key for the same state."""
+        """log Z from both ends of annealing; the same key for the same state."""
         if self._sampler is None or self._sampler.stage is not stage:
             self._sampler = LogPartitionSampler(stage, self.run.config.evaluation.log_partition)
-        key = jax.random.fold_in(jax.random.key(self.run.config.seed), state.step)
-        return self._sampler(state, key)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), SAMPLED)
+        return self._sampler(state, key, with_data=False)
 
 
 def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from honest.model.two_head import HeadLogits
-from honest.objective.log_partition.annealed import LogPartition
+from honest.objective.log_partition import LogPartition
 from honest.report.answers import chain_params
 from honest.report.divergence import divergence_scalars, parameter_scalars
 from honest.report.evaluator import Evaluator, method_names
@@ -17,6 +17,7 @@ from honest.report.metrics import HeadScores, always_false, head_scores, honest_
 from honest.report.tables import ALWAYS_FALSE, comparison_table, head_sentence, ledger_table
 from honest.train.stage import PRIOR, Stage
 from honest.train.state import TrainState
+from honest.units import nat
 
 
 class Final(NamedTuple):
@@ -49,7 +50,7 @@ def conclude(evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, T
     stage, state = stages[PRIOR], states[PRIOR]
     sampled = evaluator.sampled(stage, state)
     reader = evaluator.ledger(stage)
-    values = reader(state, float(sampled.upper))
+    values = reader(state, float(sampled.upper.to(nat)))
     claims = log_partition_claims(sampled, reader(state, None).log_partition if makes_claim(stage) else None)
     scalars = divergence_scalars(answers[PRIOR], test) | parameter_scalars(chain_params(stage.spec, state, 0))
     names = method_names(config)[PRIOR]
@@ -75,9 +76,9 @@ def blind_mean(logits: HeadLogits) -> np.ndarray:
 
 def log_partition_claims(sampled: LogPartition, claim: float | None) -> dict[str, float]:
     claims = {
-        "objective/log_partition_sampled_nats": float(sampled.estimate),
-        "objective/log_partition_lower_nats": float(sampled.lower),
-        "objective/log_partition_upper_nats": float(sampled.upper),
+        "objective/log_partition_sampled_nats": float(sampled.log_z.to(nat)),
+        "objective/log_partition_lower_nats": float(sampled.lower.to(nat)),
+        "objective/log_partition_upper_nats": float(sampled.upper.to(nat)),
     }
     return claims if claim is None else {**claims, "objective/log_partition_claim_nats": claim}
 

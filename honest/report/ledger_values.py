@@ -13,8 +13,10 @@ from honest.config import LogPartitionEvaluation
 from honest.objective.consistency import consistency_nats, whole_violation
 from honest.objective.data_loss import whole_data_nats
 from honest.objective.ledger import Entry, ledger
-from honest.objective.log_partition.annealed import LogPartition, annealed
+from honest.objective.log_partition import LogPartition
+from honest.objective.log_partition.bidirectional import from_both_ends, plan
 from honest.objective.log_partition.moves import whitened_energy
+from honest.objective.log_partition.problem import flat_positions, flat_problem
 from honest.objective.log_posterior import ObjectiveTerms
 from honest.objective.predictions import RowSets
 from honest.report.answers import chain_params
@@ -39,36 +41,33 @@ class LedgerValues(NamedTuple):
 
 
 class LogPartitionSampler:
-    """Annealed importance sampling of log Z, compiled once for a stage."""
+    """log Z and log Z_D from both ends of annealing, each compiled once for a stage.
+
+    Reverse passes start where the forward pass ends, and at the phase's own position (chains: the first few's).
+    """
 
     def __init__(self, stage: Stage, settings: LogPartitionEvaluation):
         self.stage = stage
         spec = stage.spec
         assert spec.prior is not None
 
-        def estimate(key: jax.Array, state: TrainState, sets: RowSets) -> LogPartition:
+        def estimate(key: jax.Array, state: TrainState, sets: RowSets, with_data: bool) -> LogPartition:
             assert state.prior is not None
-            position = jax.tree.map(lambda leaf: leaf[0], state.prior.negative.whitened)
+            phase = state.prior.positive if with_data else state.prior.negative
             target = phases.log_weight(
-                spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=False, whole=True
+                spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=with_data, whole=True
             )
-            return annealed(
-                key,
-                target,
-                position,
-                position,
-                particles=settings.particles,
-                temperatures=settings.temperatures,
-                leapfrog=settings.leapfrog_steps,
-                step_size=settings.step_size,
-                tail_probability=settings.tail_probability,
-            )
+            problem = flat_problem(target, jax.tree.map(lambda leaf: leaf[0], phase.whitened))
+            positions_CxD = flat_positions(phase.whitened)
+            starts = positions_CxD[jnp.arange(settings.particles) % positions_CxD.shape[0]]
+            planned = plan(settings.particles, settings.particles, settings.bridges)
+            return from_both_ends(problem, key, planned, [starts], settings.tail_probability)
 
-        self._estimate = jax.jit(estimate)
+        self._estimate = jax.jit(estimate, static_argnums=3)
 
-    def __call__(self, state: TrainState, key: jax.Array) -> LogPartition:
-        """log Z(θ1) in nat at the state's λ over the whole consistency population, bounded from both sides."""
-        return jax.device_get(self._estimate(key, state, self.stage.sets))
+    def __call__(self, state: TrainState, key: jax.Array, with_data: bool) -> LogPartition:
+        """log Z(θ1) in nat at the state's λ over the whole populations, bounded from both sides; log Z_D with data."""
+        return jax.device_get(self._estimate(key, state, self.stage.sets, with_data))
 
 
 def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:

@@ -4,13 +4,15 @@
     reverse  u from the target, β: 1 → 0    E[exp −Σ Δβ w] = 1/Z        (Grosse, Ghahramani & Adams 2015)  from above
 
 The lower bound needs nothing but a path that is frozen before the pass, which the pilot's is. The upper bound needs
-reverse starts that are draws from the target. They are not known to be; so two families start there, from opposite
-sides — the forward pass's particles, and the mode, whose weight is too high — each moved at β = 1 first, and the larger
-bound is kept. A start too high in w claims too large a Z, which errs on the safe side; the value leaves them out.
+reverse starts that are draws from the target. They are not known to be; so several families start there, from opposite
+sides — the forward pass's particles, and what the caller gives, such as the mode, whose weight is too high — each moved
+at β = 1 first, and the largest bound is kept. A start too high in w claims too large a Z, which errs on the safe side;
+the value leaves these out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,7 +39,7 @@ from honest.objective.log_partition.persistent import (
 from honest.objective.log_partition.problem import Problem
 from honest.objective.log_partition.result import LogPartition, log_partition
 
-PARTICLES, FROM_MODE = 32, 16  # forward particles, also the first reverse family; the second reverse family
+PARTICLES, FROM_MODE = 32, 16  # of `ais`: forward particles, also the first reverse family; the second reverse family
 SETTLING_SHARE = 0.125  # moves at β = 1 before the reverse pass, as a share of the bridges
 PILOT_SHARE = 0.125  # the pilot's bridges, as a share of the bridges
 MODE_SHARE = 0.03  # of the budget
@@ -45,58 +47,81 @@ FEWEST_BRIDGES = 16
 
 
 class Plan(NamedTuple):
-    """How a budget of gradient evaluations is spent."""
+    """Where the gradient evaluations go. particles: up, and down from where they end; further: down from given starts.
 
+    bridges, pilot_bridges, settling: moves of one particle in either pass, in a round of the pilot, and at β = 1.
+    """
+
+    particles: int
+    further: int
     bridges: int
     pilot_bridges: int
     settling: int
-    mode: int
 
     @property
     def gradients(self) -> int:
-        families = PARTICLES + FROM_MODE
         pilot_cost = PILOT_ROUNDS * PILOT_PARTICLES * (self.pilot_bridges + 1)
-        return self.mode + pilot_cost + PARTICLES * (self.bridges + 1) + families * (self.bridges + self.settling + 2)
+        down = (self.particles + self.further) * (self.bridges + self.settling + 2)
+        return pilot_cost + self.particles * (self.bridges + 1) + down
 
 
-def plan(budget: int) -> Plan:
-    """The most bridges that the budget (gradient evaluations) pays for. ValueError: too few."""
+def plan(particles: int, further: int, bridges: int) -> Plan:
+    return Plan(particles, further, bridges, max(int(PILOT_SHARE * bridges), 8), max(int(SETTLING_SHARE * bridges), 4))
+
+
+def plan_within(budget: int) -> tuple[Plan, int]:
+    """`ais` with the most bridges that the budget (gradient evaluations) pays for, and the mode's share of it.
+
+    ValueError: too few.
+    """
     mode = int(MODE_SHARE * budget)
 
     def with_bridges(bridges: int) -> Plan:
-        return Plan(bridges, max(int(PILOT_SHARE * bridges), 8), max(int(SETTLING_SHARE * bridges), 4), mode)
+        return plan(PARTICLES, FROM_MODE, bridges)
 
     bridges = budget // PARTICLES
-    while bridges >= FEWEST_BRIDGES and with_bridges(bridges).gradients > budget:
+    while bridges >= FEWEST_BRIDGES and with_bridges(bridges).gradients + mode > budget:
         bridges -= 1
     if bridges < FEWEST_BRIDGES:
-        needed = with_bridges(FEWEST_BRIDGES).gradients
+        needed = with_bridges(FEWEST_BRIDGES).gradients + mode
         raise ValueError(f"a budget of {budget} gradient evaluations is too small for ais; it needs {needed} or more")
-    return with_bridges(bridges)
+    return with_bridges(bridges), mode
 
 
 def ais(problem: Problem, key: jax.Array, budget: int) -> LogPartition:
     """log Z from both ends within `budget` gradient evaluations. Jittable; memory 48 positions of size D."""
-    planned = plan(budget)
-    vg = problem.value_and_grad
+    planned, mode = plan_within(budget)
+    at_mode = jnp.broadcast_to(find_mode(problem, mode), (FROM_MODE, problem.dimension))
+    return from_both_ends(problem, key, planned, [at_mode], TAIL_PROBABILITY)
+
+
+def from_both_ends(
+    problem: Problem, key: jax.Array, planned: Plan, further: Sequence[jax.Array], tail: float
+) -> LogPartition:
+    """log Z with bounds that hold with probability 1 − `tail` each. Jittable; memory: the reverse particles' positions.
+
+    further: families of reverse starts beside the forward pass's ends, (particles, D) each, `planned.further` in all.
+    They may come from anywhere but this key's draws.
+    """
+    assert sum(starts.shape[0] for starts in further) == planned.further
+    vg, particles = problem.value_and_grad, planned.particles
     keys = jax.random.split(key, 7)
-    mode_D = find_mode(problem, planned.mode)
     path = refine(pilot(keys[0], problem.dimension, planned.pilot_bridges, vg, problem.dtype), planned.bridges)
-    start = start_at_prior(keys[1], PARTICLES, problem.dimension, problem.dtype, vg)
+    start = start_at_prior(keys[1], particles, problem.dimension, problem.dtype, vg)
     forward = anneal(keys[2], start, path, vg, ascending=True)
-    at_mode = jnp.broadcast_to(mode_D, (FROM_MODE, problem.dimension))
-    starts = jnp.concatenate([forward.end.position, at_mode])
-    reverse_Q = reverse(keys[3], starts, path, planned.settling, problem)
-    descended_P, from_mode_Q = reverse_Q[:PARTICLES], reverse_Q[PARTICLES:]
-    value, standard_error = bennett_with_error(forward.work_P, descended_P)
+    families = [forward.end.position, *further]
+    reverse_Q = reverse(keys[3], jnp.concatenate(families), path, planned.settling, problem)
+    ends = [sum(starts.shape[0] for starts in families[: i + 1]) for i in range(len(families) - 1)]
+    works = jnp.split(reverse_Q, ends)
+    value, standard_error = bennett_with_error(forward.work_P, works[0])
     return log_partition(
         "ais",
         value,
-        lower_bound(forward.work_P, TAIL_PROBABILITY),
-        jnp.maximum(upper_bound(descended_P, TAIL_PROBABILITY), upper_bound(from_mode_Q, TAIL_PROBABILITY)),
+        lower_bound(forward.work_P, tail),
+        jnp.max(jnp.stack([upper_bound(work, tail) for work in works])),
         standard_error=standard_error,
         ess=effective_size(forward.work_P),
-        why=f"{PARTICLES} particles up, {PARTICLES} + {FROM_MODE} down, {planned.bridges} bridges",
+        why=f"{particles} particles up, {' + '.join(str(len(work)) for work in works)} down, {planned.bridges} bridges",
     )
 
 

@@ -61,6 +61,17 @@ def whiten_problem(log_weight: LogWeight, centre: Tree, stddev: Tree, residuals:
     return Problem(weight, None if residuals is None else flat_residuals, centre_D.shape[0], centre_D.dtype)
 
 
+def flat_problem(log_weight: Callable[[Tree], jax.Array], like: Tree) -> Problem:
+    """The same integral for a weight that is whitened already: u -> w(u) in nat, bare, u a tree like `like`."""
+    like_D, to_tree = ravel_pytree(like)
+    return Problem(lambda u_D: log_weight(to_tree(u_D)), None, like_D.shape[0], like_D.dtype)
+
+
+def flat_positions(positions: Tree) -> jax.Array:
+    """Trees with a leading axis C in every leaf, as vectors (C, D) in the order of `flat_problem`."""
+    return jax.vmap(lambda u: ravel_pytree(u)[0])(positions)
+
+
 def _widen(centre: jax.Array, stddev: jax.Array) -> jax.Array:
     shape = jnp.shape(centre)
     if jnp.shape(stddev) not in ((), shape):

@@ -27,9 +27,9 @@ class Rung:
 class LogPartition:
     """log Z in nat. A pytree of scalars (of seeds, under vmap); `method` and `rungs`' words are static.
 
-    log_z: the method's best estimate. lower, upper: each holds with probability 0.99 under the conditions that the
-    method states; −inf and 0 where it offers no bound (0 is certain, as w ≤ 0). standard_error: of log_z, in nat,
-    bare; NaN where the method has none. ess: effective number of independent particles; NaN likewise.
+    log_z: the method's best estimate. lower, upper: each holds with probability 0.99 (or as the caller asked) under the
+    conditions that the method states; −inf and 0 where it offers no bound (0 is certain, as w ≤ 0). standard_error: of
+    log_z, in nat, bare; NaN where the method has none. ess: effective number of independent particles; NaN likewise.
     reliable: upper − lower is under `RELIABLE_GAP_NATS`, the value lies between them, and so do the rungs that agree
     to be compared (`auto`).
     """
