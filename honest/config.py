@@ -14,8 +14,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from honest.config_fields import (
     Count,
+    Evaluations,
     InUnit,
     Multiplier,
+    Nats,
     NonNegative,
     Positive,
     ProperShare,
@@ -224,11 +226,14 @@ class Stages(Strict):
 
 
 class LogPartitionEvaluation(Strict):
-    """Annealing from both ends, for the reported value of log Z: about particles · (3 bridges + …) gradients."""
+    """Annealing from both ends: log Z for the report, and bounds against which the phases' claims are checked."""
 
     particles: Count  # up from the prior, down from where these end, and down from the phase's own position
     bridges: Count  # temperatures between prior and target, each one gradient over the whole sets a particle
     tail_probability: ProperShare  # δ of each one-sided bound
+    check_every: Evaluations | None  # of the prior stage's evaluations, every so many-th is checked, and the last one
+    net: Literal["sampled", "limit"]  # log Z_D bounded by sampling over all data; or only by log Z_D ≤ log Z (free)
+    gap_limit: Nats  # a claim further outside its bounds is warned of
 
 
 class EvaluationConfig(Strict):

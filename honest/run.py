@@ -20,12 +20,13 @@ from honest.report.answers import Answers
 from honest.report.divergence import row_divergences
 from honest.report.evaluator import Evaluator, method_names
 from honest.report.final import Final, conclude, summary, text
+from honest.report.gap import GAP_TAG
 from honest.report.ledger_values import LN2
 from honest.report.plots import heads_figure
 from honest.report.unit_report import unit_report
 from honest.report.unit_text import unit_json, unit_text
 from honest.train.checkpoint import Checkpoints
-from honest.train.events import EventLog, custom_scalars_layout
+from honest.train.events import EventLog, custom_scalars_layout, read_events
 from honest.train.loop import replicated, run_stage
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
@@ -33,7 +34,6 @@ from honest.train.spec import PriorSpec
 from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
-from honest.units import nat
 
 
 def start(config: RunConfig) -> tuple[Run, Evaluator]:
@@ -74,8 +74,18 @@ def train(
         events.close()
         all_saved()
         print("sampling log Z from both sides …", flush=True)
-        final = conclude(evaluator, stages, states)
+        final = conclude(evaluator, stages, states, logged_gaps(directory, stages[PRIOR]))
         report(final, config, directory)
+
+
+def logged_gaps(directory: RunDirectory, stage: Stage) -> dict[int, float]:
+    """Step of the prior stage -> the gap in nat logged there: of the whole run, however often it was resumed."""
+    return {
+        event.step - stage.offset: value.simple_value
+        for event in read_events(directory.path)
+        for value in event.summary.value
+        if value.tag == GAP_TAG
+    }
 
 
 def run_one(
@@ -154,7 +164,7 @@ def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
     """Scores a run's newest checkpoints again and prints the report; `json_path`: a new file for the summary."""
     check_new(json_path)
     run, evaluator, stages, states = restore(directory, ORDER)
-    final = conclude(evaluator, stages, states)
+    final = conclude(evaluator, stages, states, logged_gaps(directory, stages[PRIOR]))
     print(text(final, run.config))
     if json_path is not None:
         content: dict[str, Any] = summary(final, run.config, environment())
@@ -192,7 +202,7 @@ def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | N
         where = f"in {directory.path} at step {int(state.step)} of {stage.steps} of stage {PRIOR}"
     print(f"honest: summing every term over its whole set, {where} …", file=sys.stderr, flush=True)
     assert stage.spec.prior is not None
-    log_z = float(evaluator.sampled(stage, state).upper.to(nat)) if stage.spec.prior.log_partition else None
+    log_z = evaluator.sampled(stage, state).upper if stage.spec.prior.log_partition else None
     report = unit_report(stage, state, config.objective, log_z)
     fields = marked_unused(unit_fields(config), stage.spec.prior)
     print(unit_text(report, fields, where))

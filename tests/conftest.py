@@ -115,7 +115,7 @@ evaluation:
   log_every: 1
   batch_rows: 128
   bootstrap: 20
-  log_partition: {particles: 2, bridges: 8, tail_probability: 0.01}
+  log_partition: {particles: 2, bridges: 8, tail_probability: 0.01, check_every: 2, net: limit, gap_limit: 10 nat}
 checkpoint: {every: 3, keep: 2}
 parallel: {devices: 1}
 """

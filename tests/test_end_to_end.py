@@ -48,12 +48,20 @@ COLUMNS = (
     "acceptance_fooled",
 )
 TERMS = ("data", "first_prior", "second_prior", "constants", "consistency", "log_partition")
+# With an exchange rate this high a mode is 9 steps from nowhere: its energy claims far too low a log Z, which would
+# pay its heads bits that do not exist; and with more bridges the bounds know better.
+OVERCLAIM = (
+    "objective.multiplier.initial=1000.0 nat/disagreement",
+    "objective.multiplier.maximum=1000.0 nat/disagreement",
+    "evaluation.log_partition.bridges=40",
+)
 POINTS = (
     "precision=float32",
     "objective.staging=all",
     "objective.anchor=trained",
     "objective.phases.kind=points",
     "evaluation.every=9",
+    *OVERCLAIM,
 )
 
 
@@ -239,6 +247,8 @@ def test_events_cover_every_step(tiny_run):
         assert steps[tag] == every_step
     for tag in ("ledger/total_bits", "honesty/intended_truth_fooled", "divergence/disagreement_all"):
         assert steps[tag] == every_step[2::3]
+    for tag in ("objective/log_partition_gap_nats", "objective/net_upper_nats", "phases/net_whole_claim_nats"):
+        assert steps[tag] == [BEFORE_PRIOR + 6, BEFORE_PRIOR + 9]  # every second evaluation, and the last
     assert any("divergence" in tag for tag in events.Tags()["histograms"])
     assert "custom_scalars__config__" in events.Tags()["tensors"] and "config/text_summary" in events.Tags()["tensors"]
 
@@ -311,7 +321,8 @@ def test_evaluate_prints_the_report_of_the_end_of_training(tiny_run, started, ru
     assert done.returncode == 0, done.stderr
     assert report_of(done.stdout) == report_of(tiny_run.stdout)
     again = json.loads((runner.folder / "evaluated.json").read_text(encoding="utf-8"))
-    assert again["metrics"] == summary_of(tiny_run.directory)["metrics"]
+    for part in ("metrics", "log_partition_checks"):
+        assert again[part] == summary_of(tiny_run.directory)[part]
 
 
 def test_ask_answers_with_both_heads(started):
@@ -390,6 +401,27 @@ def test_variants_run_to_the_end(started, name):
     assert len(values) > 300 and np.isfinite(values).all()
     missing = [tag for tag, value in summary["metrics"].items() if value is None]
     assert all(tag.startswith("honesty/honest_gap") for tag in missing)  # ceiling = single head: there is no gap
+
+
+def test_claims_within_their_bounds_are_said_to_be(tiny_run):
+    checks = summary_of(tiny_run.directory)["log_partition_checks"]
+    logged = [event.value for event in events_of(tiny_run.directory).Scalars("objective/log_partition_gap_nats")]
+    assert (checks["checks"], checks["above_limit"], checks["largest_gap_nats"]) == (2, 0, max(logged))
+    assert checks["sentence"] in tiny_run.stdout and "WARNING" not in tiny_run.stdout
+    assert "honest: warning" not in tiny_run.stderr
+
+
+def test_a_run_whose_phases_overclaim_says_so(started):
+    """On stderr when it is seen, in the printed report, and in summary.json; it is the claim that is too low."""
+    done = started.points.result(WAIT_SECONDS)
+    summary = summary_of(done.directory)
+    checks, metrics = summary["log_partition_checks"], summary["metrics"]
+    low, claim = (metrics[f"objective/log_partition_{what}_nats"] for what in ("lower", "claim"))
+    assert claim < low - 10
+    assert (checks["checks"], checks["above_limit"], checks["largest_gap_step"]) == (1, 1, 9)
+    assert checks["largest_gap_nats"] == pytest.approx(low - claim, rel=1e-4)
+    assert checks["sentence"].startswith("WARNING: ") and checks["sentence"] in done.stdout
+    assert "honest: warning: step 9 of stage prior: the points phases' log Z is" in done.stderr
 
 
 def test_staging_all_chooses_and_resamples_every_group(started):

@@ -81,7 +81,7 @@ def assert_identical(resumed: Path, whole: Path) -> None:
     # repr: a NaN equals itself, −0.0 is not 0.0, and every digit counts
     assert [repr(row) for row in scalars(resumed)] == [repr(row) for row in events]
     first, second = (json.loads((path / "summary.json").read_text(encoding="utf-8")) for path in (resumed, whole))
-    for part in ("metrics", "scores", "ledger", "sentence"):
+    for part in ("metrics", "scores", "ledger", "sentence", "log_partition_checks"):
         assert first[part] == second[part]
 
 

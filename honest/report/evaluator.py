@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from typing import Any
 
 import jax
 
 from honest.config import RunConfig
 from honest.model.two_head import HeadLogits
-from honest.objective.log_partition import LogPartition
 from honest.params import Params
 from honest.report.answers import Answers, chain_params
 from honest.report.divergence import divergence_histograms, divergence_scalars, parameter_scalars
-from honest.report.ledger_values import LedgerReader, LogPartitionSampler, ledger_scalars
+from honest.report.gap import Check, chain_mean, check_chains, check_modes, mode_data_claim, warning
+from honest.report.ledger_values import (
+    LedgerReader,
+    LedgerValues,
+    LogPartitionSampler,
+    SampledLogPartition,
+    ledger_scalars,
+)
 from honest.report.metrics import HeadScores, head_scores
 from honest.train.stage import PRIOR, TRUNK, Run, Stage
 from honest.train.state import TrainState
-from honest.units import nat
+from honest.units import nat, parse_quantity
 
 SCALARS = ("truth", "person", "acceptance")
 HEAD_NAMES = ("intended", "instrumental")
-SAMPLED = 2  # folded into a step's key, of which 0 and 1 move the phases
+SAMPLED, SAMPLED_DATA = 2, 3  # folded into a step's key, of which 0 and 1 move the phases
 
 
 class Evaluator:
@@ -31,6 +39,10 @@ class Evaluator:
         self.answers = Answers(run, run.task.splits.test.batch, run.config.evaluation.batch_rows)
         self._ledger: LedgerReader | None = None
         self._sampler: LogPartitionSampler | None = None
+        self._sampled_state: TrainState | None = None  # the latest one that was asked for, and its samples
+        self._samples: dict[bool, SampledLogPartition] = {}
+        self._chain_mean = jax.jit(chain_mean, static_argnums=(0, 3))
+        self._warned = False
 
     def set_trunk(self, trunk: Params) -> None:
         self.answers.trunk = trunk
@@ -75,20 +87,57 @@ class Evaluator:
         assert stage.spec.prior is not None
         log_z = None
         if stage.spec.prior.phases.kind == "chains":
-            log_z = float(self.sampled(stage, state).log_z.to(nat))
+            log_z = self.sampled(stage, state).value
         values = self.ledger(stage)(state, log_z)
         return {
+            **self.gap_scalars(stage, state, values),
             **ledger_scalars(values),
             "constraint/whole_violation_disagreement_per_example": values.violation,
             "objective/log_posterior_nats": values.total,
         }
 
-    def sampled(self, stage: Stage, state: TrainState) -> LogPartition:
-        """log Z from both ends of annealing; the same key for the same state."""
+    def gap_scalars(self, stage: Stage, state: TrainState, values: LedgerValues) -> dict[str, float]:
+        """The check of the phases' claims, where one is due; the first bad one of a process is told on stderr."""
+        config, step, prior = self.run.config.evaluation, int(state.step), stage.spec.prior
+        assert prior is not None
+        check_every = config.log_partition.check_every
+        due = step == stage.steps or (check_every is not None and step % (check_every * config.every) == 0)
+        if not prior.log_partition or not due:
+            return {}
+        check = self.check(stage, state, values)
+        if check.gap > self.gap_limit and not self._warned:
+            self._warned = True
+            print(warning(step, check, self.gap_limit, prior.phases.kind), file=sys.stderr, flush=True)
+        return check.scalars()
+
+    @property
+    def gap_limit(self) -> float:
+        """In nat."""
+        return float(parse_quantity(self.run.config.evaluation.log_partition.gap_limit).to(nat))
+
+    def check(self, stage: Stage, state: TrainState, values: LedgerValues) -> Check:
+        """What the phases say at this state against bounds. values: the ledger with the modes' own claim of log Z."""
+        prior = stage.spec.prior
+        assert prior is not None
+        sampled = self.sampled(stage, state)
+        data = self.sampled(stage, state, True) if self.run.config.evaluation.log_partition.net == "sampled" else None
+        if prior.phases.kind != "chains":
+            return check_modes(sampled, data, values.log_partition, mode_data_claim(values, state))
+        mean = partial(self._chain_mean, stage.spec, state, stage.sets)
+        return check_chains(sampled, data, float(mean(False)), None if data is None else float(mean(True)))
+
+    def sampled(self, stage: Stage, state: TrainState, with_data: bool = False) -> SampledLogPartition:
+        """log Z (log Z_D with data) from both ends of annealing; the same draws for the same state."""
         if self._sampler is None or self._sampler.stage is not stage:
             self._sampler = LogPartitionSampler(stage, self.run.config.evaluation.log_partition)
-        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), SAMPLED)
-        return self._sampler(state, key, with_data=False)
+            self._sampled_state = None
+        if self._sampled_state is not state:
+            self._sampled_state, self._samples = state, {}
+        if with_data not in self._samples:  # the end of a run asks again for what its last evaluation sampled
+            key = jax.random.fold_in(state.key, state.step)
+            key = jax.random.fold_in(key, SAMPLED_DATA if with_data else SAMPLED)
+            self._samples[with_data] = self._sampler(state, key, with_data)
+        return self._samples[with_data]
 
 
 def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:

@@ -8,31 +8,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from honest.model.two_head import HeadLogits
-from honest.objective.log_partition import LogPartition
 from honest.report.answers import chain_params
 from honest.report.divergence import divergence_scalars, parameter_scalars
 from honest.report.evaluator import Evaluator, method_names
-from honest.report.ledger_values import LN2, LedgerValues, bits_spent, ledger_scalars
+from honest.report.gap import GapSummary, sentence, summarise
+from honest.report.ledger_values import LN2, LedgerValues, SampledLogPartition, bits_spent, ledger_scalars
 from honest.report.metrics import HeadScores, always_false, head_scores, honest_gap_recovered
 from honest.report.tables import ALWAYS_FALSE, comparison_table, head_sentence, ledger_table
 from honest.train.stage import PRIOR, Stage
 from honest.train.state import TrainState
-from honest.units import nat
 
 
 class Final(NamedTuple):
-    """scores: by table line. ledger: with the conservative log Z. claims: log Z in nat from every side."""
+    """scores: by table line. ledger: with the conservative log Z. claims: log Z in nat from every side.
+
+    gaps: how the phases' claims compared with bounds; None for an objective without log Z.
+    """
 
     scores: dict[str, HeadScores]
     ledger: LedgerValues
     claims: dict[str, float]
     sentence: str
     scalars: dict[str, float]
+    gaps: GapSummary | None
 
 
-def conclude(evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, TrainState]) -> Final:
+def conclude(
+    evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, TrainState], gaps: dict[int, float]
+) -> Final:
     """Scores every method's heads on the test rows and states the ledger of the full objective.
 
+    gaps: step of the prior stage -> the gap in nat that was logged there; the present step's is added if it is missing.
     The row −log Z takes the sampled upper bound of log Z: bits are claimed from the side that claims fewer.
     """
     config, test = evaluator.run.config, evaluator.run.task.splits.test
@@ -50,16 +56,23 @@ def conclude(evaluator: Evaluator, stages: dict[str, Stage], states: dict[str, T
     stage, state = stages[PRIOR], states[PRIOR]
     sampled = evaluator.sampled(stage, state)
     reader = evaluator.ledger(stage)
-    values = reader(state, float(sampled.upper.to(nat)))
-    claims = log_partition_claims(sampled, reader(state, None).log_partition if makes_claim(stage) else None)
+    values = reader(state, sampled.upper)
+    own = reader(state, None) if makes_claim(stage) else None
+    claims = log_partition_claims(sampled, None if own is None else own.log_partition)
     scalars = divergence_scalars(answers[PRIOR], test) | parameter_scalars(chain_params(stage.spec, state, 0))
     names = method_names(config)[PRIOR]
-    sentence = head_sentence(
+    sides = head_sentence(
         {f"the {name.removeprefix('under the prior: ')} head": scores[name] for name in names},
         scalars["divergence/jensen_shannon_fooled"],
         scalars["divergence/disagreement_fooled"],
     )
-    return Final(scores, values, claims, sentence, scalars)
+    if stage.spec.prior is None or not stage.spec.prior.log_partition:
+        return Final(scores, values, claims, sides, scalars, None)
+    step = int(state.step)
+    if step not in gaps:
+        gaps = {**gaps, step: evaluator.check(stage, state, own or values).gap}
+    summary = summarise(gaps, evaluator.gap_limit, config.evaluation.log_partition.net)
+    return Final(scores, values, claims, sides, scalars, summary)
 
 
 def makes_claim(stage: Stage) -> bool:
@@ -74,11 +87,11 @@ def blind_mean(logits: HeadLogits) -> np.ndarray:
     return np.logaddexp(a, b) - LN2
 
 
-def log_partition_claims(sampled: LogPartition, claim: float | None) -> dict[str, float]:
+def log_partition_claims(sampled: SampledLogPartition, claim: float | None) -> dict[str, float]:
     claims = {
-        "objective/log_partition_sampled_nats": float(sampled.log_z.to(nat)),
-        "objective/log_partition_lower_nats": float(sampled.lower.to(nat)),
-        "objective/log_partition_upper_nats": float(sampled.upper.to(nat)),
+        "objective/log_partition_sampled_nats": sampled.value,
+        "objective/log_partition_lower_nats": sampled.lower,
+        "objective/log_partition_upper_nats": sampled.upper,
     }
     return claims if claim is None else {**claims, "objective/log_partition_claim_nats": claim}
 
@@ -109,6 +122,7 @@ def text(final: Final, config: Any) -> str:
             else " (left out of this objective: log_partition: omitted). "
         )
         + f"Bits spent on the priors, constants excluded: {bits_spent(final.ledger):.1f}.",
+        *(() if final.gaps is None else (sentence(final.gaps, config.objective.phases.kind),)),
         "",
         final.sentence,
     ]
@@ -142,6 +156,7 @@ def summary(final: Final, config: Any, environment: dict[str, Any]) -> dict[str,
         "commit": environment["commit"],
         "device": environment["device_kind"],
         "sentence": final.sentence,
+        "log_partition_checks": checks(final, config.objective.phases.kind),
         "metrics": {tag: finite(value) for tag, value in sorted(tags.items())},
         "scores": {name: jsonable(scores) for name, scores in final.scores.items()},
         "ledger": {
@@ -151,6 +166,13 @@ def summary(final: Final, config: Any, environment: dict[str, Any]) -> dict[str,
             "violation_disagreement_per_example": final.ledger.violation,
         },
     }
+
+
+def checks(final: Final, kind: str) -> dict[str, Any] | None:
+    """None for an objective without log Z; a largest gap of null is that of a claim that was no number."""
+    if final.gaps is None:
+        return None
+    return {**jsonable(final.gaps), "sentence": sentence(final.gaps, kind)}
 
 
 def finite(value: float) -> float | None:

@@ -40,6 +40,14 @@ class LedgerValues(NamedTuple):
     log_partition: float
 
 
+class SampledLogPartition(NamedTuple):
+    """log Z, or log Z_D, in nat. lower ≤ value ≤ upper; NaN where the objective is."""
+
+    value: float
+    lower: float
+    upper: float
+
+
 class LogPartitionSampler:
     """log Z and log Z_D from both ends of annealing, each compiled once for a stage.
 
@@ -65,9 +73,17 @@ class LogPartitionSampler:
 
         self._estimate = jax.jit(estimate, static_argnums=3)
 
-    def __call__(self, state: TrainState, key: jax.Array, with_data: bool) -> LogPartition:
+    def __call__(self, state: TrainState, key: jax.Array, with_data: bool) -> SampledLogPartition:
         """log Z(θ1) in nat at the state's λ over the whole populations, bounded from both sides; log Z_D with data."""
-        return jax.device_get(self._estimate(key, state, self.stage.sets, with_data))
+        found = jax.device_get(self._estimate(key, state, self.stage.sets, with_data))
+        value, lower, upper = (float(x.to(nat)) for x in (found.log_z, found.lower, found.upper))
+        return ordered(value, lower, upper)
+
+
+def ordered(value: float, lower: float, upper: float) -> SampledLogPartition:
+    """Where bounds cross, one has failed: that from below, which needs no equilibrium, is believed."""
+    upper = lower if upper < lower else upper
+    return SampledLogPartition(min(max(value, lower), upper), lower, upper)
 
 
 def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:

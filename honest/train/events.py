@@ -57,6 +57,19 @@ LAYOUT = {
         ],
     },
     "ledger": {"contributions to the log joint": [r"ledger/.*"]},
+    "claims of the phases": {
+        "log Z: claim and bounds": [
+            r"phases/log_partition_whole_claim_nats$",
+            r"objective/log_partition_lower_nats$",
+            r"objective/log_partition_upper_nats$",
+        ],
+        "net: claim and bounds": [
+            r"phases/net_whole_claim_nats$",
+            r"objective/net_lower_nats$",
+            r"objective/net_upper_nats$",
+        ],
+        "gap": [r"objective/log_partition_gap_nats$"],
+    },
     "constraint": {
         "λ (nat/disagreement)": [r"constraint/lambda_nats_per_disagreement$"],
         "violation / tolerance": [r"constraint/violation_over_tolerance$"],
