@@ -140,6 +140,14 @@ def train_world(trunk: Params, readout_Hx2: jax.Array, x: jax.Array, targets: ja
     return run((trunk, readout_Hx2))
 
 
+class Mode(NamedTuple):
+    """Whitened coordinates, and energy and volume there in nat."""
+
+    u: Params
+    energy: jax.Array
+    volume: jax.Array
+
+
 class Values(NamedTuple):
     """log Z, log Z_D and their difference in nat, as Laplace claims them; `points` is the net of the modes alone."""
 
@@ -165,14 +173,14 @@ class Planter:
         position, channel = jnp.zeros(WORLD * 2, jnp.int32), jnp.tile(jnp.arange(2), WORLD)
         self.chosen = VolumeRows(toy.sets._replace(world=every_token), position, channel, jnp.zeros(WORLD * 2))
         self.phases = {
-            with_data: jax.jit(lambda heads, start, d=with_data: self._phase(heads, start, d, steps))
+            with_data: jax.jit(lambda heads, start, weight, d=with_data: self._phase(heads, start, weight, d, steps))
             for with_data in (True, False)
         }
 
-    def _phase(self, heads: Params, start: Params, with_data: bool, steps: int) -> tuple[jax.Array, jax.Array]:
-        """(energy at the mode, volume) in nat."""
+    def _phase(self, heads: Params, start: Params, weight: jax.Array, with_data: bool, steps: int) -> Mode:
+        """The mode of one phase from one start; weight: λ in nat/disagreement."""
         toy, prior = self.toy, self.prior
-        target = phases.log_weight(toy.spec, heads, self.held, self.weight, toy.sets, with_data=with_data, whole=True)
+        target = phases.log_weight(toy.spec, heads, self.held, weight, toy.sets, with_data=with_data, whole=True)
         mode, energy = minimise(lambda u: whitened_energy(u) - target(u), start, steps)
         a = factor(
             toy.spec.predictor,
@@ -180,20 +188,27 @@ class Planter:
             mode,
             self.chosen,
             toy.spec.counts,
-            self.weight,
+            weight,
             prior.divergence,
             with_data,
         )
-        return jnp.nan_to_num(energy, nan=jnp.inf), volume_nats(a).to(nat)
+        return Mode(mode, jnp.nan_to_num(energy, nan=jnp.inf), volume_nats(a).to(nat))
 
-    def __call__(self, intended: str, instrumental: str) -> Values:
-        heads = {HEADS[0]: {"w": self.toy.heads[intended]}, HEADS[1]: {"w": self.toy.heads[instrumental]}}
+    def pair(self, intended: str, instrumental: str) -> Params:
+        return {HEADS[0]: {"w": self.toy.heads[intended]}, HEADS[1]: {"w": self.toy.heads[instrumental]}}
+
+    def modes(self, heads: Params, weight: jax.Array) -> dict[bool, Mode]:
+        """The better of both starts' modes, with data (the positive phase) and without; λ in nat/disagreement."""
         trained = whiten({"trunk": self.toy.trained}, self.held.anchor, phases.metric(self.held), ("trunk",))
         starts = (jax.tree.map(jnp.zeros_like, trained), trained)
-        results = {}
-        for with_data, phase in self.phases.items():
-            energy, volume = min((phase(heads, start) for start in starts), key=lambda found: float(found[0]))
-            results[with_data] = (-float(energy), float(volume))
+        return {
+            with_data: min((phase(heads, start, weight) for start in starts), key=lambda mode: float(mode.energy))
+            for with_data, phase in self.phases.items()
+        }
+
+    def __call__(self, intended: str, instrumental: str) -> Values:
+        modes = self.modes(self.pair(intended, instrumental), self.weight)
+        results = {with_data: (-float(mode.energy), float(mode.volume)) for with_data, mode in modes.items()}
         log_z, log_z_data = sum(results[False]), sum(results[True])
         return Values(log_z, log_z_data, log_z_data - log_z, results[True][0] - results[False][0])
 

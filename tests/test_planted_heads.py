@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
+import jax.numpy as jnp
 import pytest
 
+from honest.report.gap import check_modes
+from honest.report.ledger_values import SampledLogPartition
 from tests.planted_heads import Planter, make_toy
+
+UNKNOWN = SampledLogPartition(0.0, -math.inf, 0.0)  # log Z ≤ 0 is certain, and nothing is sampled
+LIMIT = 10.0  # nat, of the gap
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,12 +23,16 @@ def float64():
 
 
 @pytest.fixture(scope="module")
-def values(float64):
-    """Laplace values at σ2 = 1 θ.trunk, λ = 1 nat/disagreement, seed 0, by anchor and planted pair."""
+def planters(float64):
     toy = make_toy(0, 1.0, 1.0)
+    return {anchor: Planter(toy, anchor, steps=150) for anchor in ("init", "trained")}
+
+
+@pytest.fixture(scope="module")
+def values(planters):
+    """Laplace values at σ2 = 1 θ.trunk, λ = 1 nat/disagreement, seed 0, by anchor and planted pair."""
     found = {}
-    for anchor in ("init", "trained"):
-        plant = Planter(toy, anchor, steps=150)
+    for anchor, plant in planters.items():
         for pair in (("truth", "person"), ("person", "person")):
             found[anchor, *pair] = plant(*pair)
     return found
@@ -50,3 +62,15 @@ def test_a_trunk_that_knows_the_person_prefers_imitation(values):
 def test_identical_heads_recover_nothing_and_no_net_claim_is_positive(values):
     assert values["init", "person", "person"].log_z == pytest.approx(0.0, abs=1e-6)
     assert all(value.net <= 0 for value in values.values())
+
+
+def test_laplace_claims_that_cannot_be_are_found_without_a_sample(planters, values):
+    """At λ = 10 nat/disagreement the volumes say that agreement explains the data better than with certainty (design:
+    a net of +52); at λ = 1 no claim is impossible."""
+    plant = planters["init"]
+    modes = plant.modes(plant.pair("truth", "person"), jnp.asarray(10.0))
+    claim, data_claim = (float(modes[with_data].volume - modes[with_data].energy) for with_data in (False, True))
+    check = check_modes(UNKNOWN, None, claim, data_claim)
+    assert check.gap == data_claim - claim > LIMIT
+    assert check.worst.of == "the net"
+    assert all(check_modes(UNKNOWN, None, value.log_z, value.log_z_data).gap < 1e-6 for value in values.values())
