@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from scipy import special
 
+from honest.model.two_head import HeadLogits
 from honest.objective.consistency import jensen_shannon
 from honest.objective.predictions import Counts, RowSets
 from honest.report.evaluator import Evaluator
@@ -26,8 +29,13 @@ from honest.report.gap import (
     summarise,
     warning,
 )
-from honest.report.ledger_values import LedgerValues, SampledLogPartition, ordered
+from honest.report.ledger_values import LedgerValues, LogPartitionSampler, SampledLogPartition, ordered
+from honest.train import multiplier as multipliers
+from honest.train.multiplier import MultiplierRule
+from honest.train.spec import HEADS
+from honest.train.state import Held, PhaseState, PriorState, TrainState
 from tests.planted_heads import Rows, ToyPredictor, features
+from tests.priors import gaussian_priors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 INF, NAN = math.inf, math.nan
@@ -261,3 +269,47 @@ def test_the_mean_weight_of_chains_by_hand():
 
     assert float(chain_mean(spec, state, sets, False)) == pytest.approx(expected(negative, False), rel=1e-5)
     assert float(chain_mean(spec, state, sets, True)) == pytest.approx(expected(positive, True), rel=1e-5)
+
+
+class OneWeight:
+    """A trunk of one weight t, and heads that scale t·x: the integrals are one-dimensional."""
+
+    def head_logits(self, params, rows):
+        z_B = params["trunk"]["t"] * rows.x_BxN[:, 0]
+        return HeadLogits(*(jnp.stack([jnp.zeros_like(z_B), params[head]["w"] * z_B], axis=1) for head in HEADS))
+
+
+def test_log_z_d_is_sampled_with_the_data():
+    """One weight, t = c + σu with c = 1 and σ = 0.5, against quadrature: log Z is more than 2 nats away."""
+    x_B = jnp.array([1.0, -2.0, 0.5, 3.0, -1.0, 2.0])
+    rows = Rows(x_B[:, None], jnp.array([0, 1, 0, 1, 0, 0]), jnp.full((6, 1, 2), -1))
+    prior = SimpleNamespace(
+        staging="heads_then_trunk",
+        resampled=("trunk",),
+        divergence="jensen_shannon",
+        phases=SimpleNamespace(chunk_rows=6),
+    )
+    spec = SimpleNamespace(prior=prior, predictor=OneWeight(), counts=Counts(6, 0, 0, 6))
+    heads = {"intended_head": {"w": jnp.array(2.0)}, "instrumental_head": {"w": jnp.array(-1.0)}}
+    centre = {"trunk": {"t": jnp.array(1.0)}}
+    phase = PhaseState({"trunk": {"t": jnp.zeros(1)}}, (), jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, bool))
+    held = Held(centre, {}, gaussian_priors(centre, (), ("trunk",), 1.0, 0.5))
+    multiplier = multipliers.init(MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, 0.9, 0), jnp.float32)
+    step, key = jnp.zeros((), jnp.int32), jax.random.key(0)
+    state = TrainState(step, key, heads, (), held, PriorState(phase, phase, multiplier, None))
+    settings = SimpleNamespace(particles=8, bridges=40, tail_probability=0.01)
+    stage = SimpleNamespace(spec=spec, sets=RowSets(rows, None, None, rows))
+    sampler = LogPartitionSampler(stage, settings)  # type: ignore[arg-type]
+
+    u = np.linspace(-8, 8, 4001)
+    z_UxB = (1.0 + 0.5 * u)[:, None] * np.asarray(x_B)
+    p, q = special.expit(2.0 * z_UxB), special.expit(-z_UxB)
+    entropy = lambda p: special.entr(p) + special.entr(1 - p)  # noqa: E731
+    cost_U = 3.0 * np.sum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, axis=1)
+    nll_U = -np.sum(np.log(np.where(np.asarray(rows.label_B) == 1, p, 1 - p)), axis=1)
+    density = np.exp(-np.stack([cost_U, cost_U + nll_U]) - u**2 / 2) / math.sqrt(2 * math.pi)
+    log_z, log_z_data = np.log(np.trapezoid(density, u, axis=1))
+    found = sampler(state, key, True)
+    assert found.lower < log_z_data < found.upper
+    assert found.value == pytest.approx(log_z_data, abs=0.5)
+    assert log_z_data < log_z - 2
