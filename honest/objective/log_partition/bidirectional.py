@@ -91,7 +91,8 @@ def plan_within(budget: int) -> tuple[Plan, int]:
 def ais(problem: Problem, key: jax.Array, budget: int) -> LogPartition:
     """log Z from both ends within `budget` gradient evaluations. Jittable; memory 48 positions of size D."""
     planned, mode = plan_within(budget)
-    at_mode = jnp.broadcast_to(find_mode(problem, mode), (FROM_MODE, problem.dimension))
+    mode_D = find_mode(problem, mode - 3)  # it compares two energies at its end; `from_both_ends` looks at one weight
+    at_mode = jnp.broadcast_to(mode_D, (FROM_MODE, problem.dimension))
     return from_both_ends(problem, key, planned, [at_mode], TAIL_PROBABILITY)
 
 
@@ -113,6 +114,7 @@ def from_both_ends(
     reverse_Q = reverse(keys[3], jnp.concatenate(families), path, planned.settling, problem)
     ends = [sum(starts.shape[0] for starts in families[: i + 1]) for i in range(len(families) - 1)]
     works = jnp.split(reverse_Q, ends)
+    seen = [jnp.max(start.weight), jnp.max(forward.end.weight), *(problem.weight(starts[0]) for starts in further)]
     value, standard_error = bennett_with_error(forward.work_P, works[0])
     return log_partition(
         "ais",
@@ -121,13 +123,18 @@ def from_both_ends(
         jnp.max(jnp.stack([upper_bound(work, tail) for work in works])),
         standard_error=standard_error,
         ess=effective_size(forward.work_P),
+        highest=jnp.max(jnp.stack(seen)),
         why=f"{particles} particles up, {' + '.join(str(len(work)) for work in works)} down, {planned.bridges} bridges",
     )
 
 
 def reverse(key: jax.Array, starts_QxD: jax.Array, path: Path, settling: int, problem: Problem) -> jax.Array:
-    """Σ Δβ w of each start on its way from β = 1, after `settling` moves there, down the path."""
+    """Σ Δβ w of each start on its way from β = 1, after `settling` moves there, down the path.
+
+    inf, which bounds nothing, for a start that has not left w = −inf: it would say log Z = −inf.
+    """
     keys, vg = jax.random.split(key, 4), problem.value_and_grad
     settled = anneal(keys[1], start_at(keys[0], starts_QxD, vg), path.at_target(settling), vg, ascending=True).end
     down = start_at(keys[2], settled.position, vg)
-    return anneal(keys[3], down, path, vg, ascending=False).work_P
+    work_Q = anneal(keys[3], down, path, vg, ascending=False).work_P
+    return jnp.where(work_Q == -jnp.inf, jnp.inf, work_Q)

@@ -50,10 +50,12 @@ def upper_bound(log_weight_P: jax.Array, tail: float) -> jax.Array:
 def bennett(forward_P: jax.Array, reverse_P: jax.Array, used_P: jax.Array) -> jax.Array:
     """The c that solves  Σ_forward σ(f − c) = Σ_reverse σ(c − r), for as many particles up as down.
 
-    Both log weights estimate log Z: f from below, r from above. used_P: bool, which of them count.
+    Both log weights estimate log Z: f from below, r from above. used_P: bool, which of them count. f = −inf and
+    r = inf, particles of no weight, count as such; NaN where there is nothing else.
     """
-    floor = jnp.minimum(jnp.min(forward_P), jnp.min(reverse_P)) - 1.0
-    ceiling = jnp.maximum(jnp.max(forward_P), jnp.max(reverse_P)) + 1.0
+    both_2P = jnp.concatenate([forward_P, reverse_P])
+    floor = jnp.min(both_2P, where=jnp.isfinite(both_2P), initial=jnp.inf) - 1.0
+    ceiling = jnp.max(both_2P, where=jnp.isfinite(both_2P), initial=-jnp.inf) + 1.0
 
     def surplus(c: jax.Array) -> jax.Array:
         up = _logsumexp(jax.nn.log_sigmoid(forward_P - c), where=used_P)

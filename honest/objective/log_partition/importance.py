@@ -47,6 +47,7 @@ def importance(problem: Problem, key: jax.Array, budget: int) -> LogPartition:
         # delta method on the log of a mean: its relative error
         standard_error=jnp.sqrt(jnp.maximum(1.0 / size - 1.0 / count, 0.0)),
         ess=size,
+        highest=jnp.max(log_weight_N),
         why=f"{count} draws from the prior",
     )
 
@@ -74,4 +75,6 @@ def chernoff(log_mean: jax.Array, count: int, tail: float) -> tuple[jax.Array, j
 
         return jax.lax.fori_loop(0, BISECTIONS, halve, (inside, outside))[1]
 
-    return bisect(log_mean, log_mean - math.log(1 / tail) - 1.0), bisect(log_mean, jnp.zeros_like(log_mean))
+    # kl(m, Z) < room for every m ≤ Z = room/e: from there on the search upwards also ends where no draw has a weight.
+    from_there = jnp.maximum(log_mean, math.log(room) - 1.0)
+    return bisect(log_mean, log_mean - math.log(1 / tail) - 1.0), bisect(from_there, jnp.zeros_like(log_mean))

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from honest.objective.log_partition.bidirectional import ais
-from honest.objective.log_partition.gaussian import MOST_DIMENSIONS, exact_quadratic, gram, laplace
+from honest.objective.log_partition.gaussian import MOST_DIMENSIONS, MOST_RESIDUALS, exact_quadratic, gram, laplace
 from honest.objective.log_partition.importance import importance
 from honest.objective.log_partition.problem import LogWeight, Problem, Residuals, Tree, whiten_problem
-from honest.objective.log_partition.result import LogPartition, Rung, after
+from honest.objective.log_partition.result import ABOVE_ZERO_NATS, LogPartition, Rung, after
 from honest.objective.log_partition.smc import smc
 from honest.objective.log_partition.thermodynamic import thermodynamic
 
@@ -51,40 +51,65 @@ def estimate(
 
     Every method but auto may be jitted and vmapped over keys, with `method` and `budget` static; auto looks at what
     it gets and chooses on the host. Memory is linear in the dimension but for exact_quadratic (at most 1,024
-    dimensions) and laplace up to there.
+    dimensions), laplace up to there, and gram (at most 4,096 residuals, each with a gradient). Each call compiles
+    `log_weight` again: in a loop, jit a function of centre and key around it.
 
-    Raises ValueError for an unknown method, for trees that do not match and for a budget too small to run the method
-    at all; UnitError where `log_weight` does not return nat; TypeError for auto under a transformation.
+    Parameters may be of any floating type; u and all sums are float32 or wider. Where w = −inf, a weight of 0,
+    importance stays exact and ais keeps its bounds while its value leans to the upper one; the others need a finite w.
+
+    Raises ValueError for an unknown method, for trees that do not match, for a budget too small to run the method at
+    all and for a log weight that is seen to be NaN or above 0 (inside a transformation the result is NaN instead);
+    UnitError where `log_weight` does not return nat; TypeError for auto under a transformation and for parameters that
+    are not floats.
     """
     if method != AUTO and method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {', '.join([*METHODS, AUTO])}")
     spend = DEFAULT_BUDGET if budget is None else budget
     if spend < 1:
         raise ValueError(f"budget is {budget}; it counts gradient evaluations and has to be positive")
-    whiten_problem(log_weight, centre, stddev, residuals)  # mismatched trees, before anything is compiled
+    problem = whiten_problem(log_weight, centre, stddev, residuals)  # mismatched trees, before anything is compiled
 
     def run(name: str, k: jax.Array, cost: int) -> LogPartition:
         def method_of(c: Tree, s: Tree, k: jax.Array) -> LogPartition:
             return METHODS[name](whiten_problem(log_weight, c, s, residuals), k, cost)
 
-        return jax.jit(method_of)(centre, stddev, k)
+        found = jax.jit(method_of)(centre, stddev, k)
+        _refuse_unsound(found)
+        return found
 
     if method != AUTO:
         return run(method, key, spend)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((centre, stddev, key))):
         raise TypeError("method='auto' chooses on the host and cannot be traced; name a method inside jit or vmap")
-    dimension = sum(jnp.size(leaf) for leaf in jax.tree.leaves(centre))
-    return climb(run, key, spend, dimension, residuals is not None)
+    return climb(run, key, spend, _closed_forms(problem))
+
+
+def _refuse_unsound(found: LogPartition) -> None:
+    upper = found.rungs[-1].upper
+    if not isinstance(upper, jax.core.Tracer) and bool(jnp.any(jnp.isnan(upper))):
+        raise ValueError(
+            f"log_weight was NaN, or more than {ABOVE_ZERO_NATS} nat above 0, where {found.method} looked (or −inf, "
+            "which importance and ais alone can bear); it is −λ N_c C̄, at most 0: check its sign. If its maximum is "
+            "M > 0, give log_weight − M and add M to log Z"
+        )
+
+
+def _closed_forms(problem: Problem) -> list[str]:
+    """Those that are small enough to be tried."""
+    names = ["exact_quadratic"] if problem.dimension <= MOST_DIMENSIONS else []
+    if problem.residuals is None:
+        return names
+    count = jax.eval_shape(problem.residuals, jax.ShapeDtypeStruct((problem.dimension,), problem.dtype)).shape[0]
+    return ["gram", *names] if count <= MOST_RESIDUALS else names
 
 
 def climb(
-    run: Callable[[str, jax.Array, int], LogPartition], key: jax.Array, budget: int, dimension: int, has_residuals: bool
+    run: Callable[[str, jax.Array, int], LogPartition], key: jax.Array, budget: int, closed: list[str]
 ) -> LogPartition:
     """The ladder: the first rung whose own diagnostics accept it; sampled bounds from `ais`, which `smc` must meet."""
     keys = jax.random.split(key, 4)
     left: tuple[Rung, ...] = ()
-    closed = [("gram", has_residuals), ("exact_quadratic", dimension <= MOST_DIMENSIONS)]
-    for name in [name for name, possible in closed if possible]:
+    for name in closed:
         found = run(name, keys[0], budget)
         if bool(found.reliable):
             return after(left, found)

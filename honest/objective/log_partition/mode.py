@@ -37,7 +37,7 @@ def minimise(energy: Energy, start_D: jax.Array, evaluations: int) -> tuple[jax.
         value, gradient = value_and_grad(u_D, state=state)
         updates, state = optimizer.update(gradient, state, u_D, value=value, grad=gradient, value_fn=energy)
         used = optax.tree.get(state, "info").num_linesearch_steps
-        spent = (spent + used + 1).astype(jnp.int32)  # the line search counts in int64 under float64
+        spent = (spent + used + 1).astype(jnp.int32)  # optax counts in int64 where x64 is enabled
         return optax.apply_updates(u_D, updates), state, spent, optax.global_norm(gradient)
 
     start = (start_D, optimizer.init(start_D), jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, start_D.dtype))

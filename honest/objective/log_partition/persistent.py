@@ -81,7 +81,8 @@ def leap(
     u, p, weight, gradient = particle
     new_u, new_p, new_weight, new_gradient, work = split_leapfrog(u, p, gradient, angle, value_and_grad, beta)
     gained = beta * (new_weight - weight) - work
-    acceptance = jnp.where(jnp.isfinite(gained), jnp.exp(jnp.minimum(gained, 0.0)), 0.0)
+    # A particle of w = −inf has no density at any β > 0: every finite w is better (gained = inf). NaN is a divergence.
+    acceptance = jnp.where(jnp.isnan(gained), 0.0, jnp.exp(jnp.minimum(gained, 0.0))).astype(step.dtype)
     accepted = jax.random.uniform(accept_key, (), dtype=acceptance.dtype) < acceptance
     proposed, turned = Particle(new_u, new_p, new_weight, new_gradient), particle._replace(momentum=-p)
     return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposed, turned), acceptance

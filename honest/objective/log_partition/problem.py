@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from honest.units import Quantity, assert_unit, nat
@@ -20,7 +21,7 @@ Residuals = Callable[[Tree], Any]  # parameters -> r with w ≈ −½ |r|²: wei
 
 
 class Problem(NamedTuple):
-    """weight: u_D -> w in nat, bare. residuals: u_D -> r_n, or None. dimension: D. dtype: of u."""
+    """weight: u_D -> w in nat, bare. residuals: u_D -> r_n, or None. dimension: D. dtype: of u, w and r."""
 
     weight: Callable[[jax.Array], jax.Array]
     residuals: Callable[[jax.Array], jax.Array] | None
@@ -39,26 +40,29 @@ class Problem(NamedTuple):
 def whiten_problem(log_weight: LogWeight, centre: Tree, stddev: Tree, residuals: Residuals | None) -> Problem:
     """centre, stddev: trees of one structure; a leaf of `stddev` has its parameter's shape or is a scalar.
 
-    ValueError: the trees do not match. UnitError: `log_weight` does not return nat.
+    u is float32 at least, whatever the parameters are: sums of w in bfloat16 would be good to three digits.
+    ValueError: the trees do not match, or σ is negative or not finite (where it can be seen: not under a
+    transformation). TypeError: parameters that are not floats. UnitError: `log_weight` does not return nat.
     """
     wide = jax.tree.map(_widen, centre, stddev)
     centre_D, to_tree = ravel_pytree(centre)
-    stddev_D = ravel_pytree(wide)[0]
+    dtype = jnp.promote_types(centre_D.dtype, jnp.float32)
+    stddev_D = ravel_pytree(wide)[0].astype(dtype)
 
     def place(u_D: jax.Array) -> Tree:
-        return to_tree(centre_D + stddev_D * u_D)
+        return to_tree((centre_D.astype(dtype) + stddev_D * u_D).astype(centre_D.dtype))
 
     def weight(u_D: jax.Array) -> jax.Array:
         value = assert_unit(log_weight(place(u_D)), nat, what="log_weight").to(nat)
         if jnp.shape(value):
             raise ValueError(f"log_weight returned shape {jnp.shape(value)}; it has to be one number in nat")
-        return value
+        return jnp.asarray(value, dtype)
 
     def flat_residuals(u_D: jax.Array) -> jax.Array:
         assert residuals is not None
-        return ravel_pytree(residuals(place(u_D)))[0]
+        return ravel_pytree(residuals(place(u_D)))[0].astype(dtype)
 
-    return Problem(weight, None if residuals is None else flat_residuals, centre_D.shape[0], centre_D.dtype)
+    return Problem(weight, None if residuals is None else flat_residuals, centre_D.shape[0], dtype)
 
 
 def flat_problem(log_weight: Callable[[Tree], jax.Array], like: Tree) -> Problem:
@@ -73,7 +77,12 @@ def flat_positions(positions: Tree) -> jax.Array:
 
 
 def _widen(centre: jax.Array, stddev: jax.Array) -> jax.Array:
-    shape = jnp.shape(centre)
+    shape, kind = jnp.shape(centre), jnp.result_type(centre)
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise TypeError(f"a parameter of {kind} has no density; keep it out of centre, inside log_weight")
+    seen = not isinstance(stddev, jax.core.Tracer)
+    if seen and not np.all((np.asarray(stddev) >= 0) & np.isfinite(np.asarray(stddev))):
+        raise ValueError(f"a leaf of stddev is {stddev}; σ has to be finite and 0 or more")
     if jnp.shape(stddev) not in ((), shape):
         raise ValueError(f"a leaf of stddev has shape {jnp.shape(stddev)}; its parameter has {shape}")
-    return jnp.broadcast_to(jnp.asarray(stddev, jnp.result_type(centre)), shape)
+    return jnp.broadcast_to(jnp.asarray(stddev, jnp.promote_types(kind, jnp.float32)), shape)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from honest.units import Quantity, nat
 
 RELIABLE_GAP_NATS = 10.0  # the widest upper − lower that `reliable` allows
+ABOVE_ZERO_NATS = 0.1  # how far rounding may lift w = −λ N_c C̄ above 0; the bounds are cut at 0 and so miss no more
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class LogPartition:
     log_z: the method's best estimate. lower, upper: each holds with probability 0.99 (or as the caller asked) under the
     conditions that the method states; −inf and 0 where it offers no bound (0 is certain, as w ≤ 0). standard_error: of
     log_z, in nat, bare; NaN where the method has none. ess: effective number of independent particles; NaN likewise.
-    reliable: upper − lower is under `RELIABLE_GAP_NATS`, the value lies between them, and so do the rungs that agree
-    to be compared (`auto`).
+    reliable: upper − lower is under `RELIABLE_GAP_NATS`, the value lies between them and, with auto, the bounds of the
+    other sampler meet them. log_z, lower and upper are all NaN where `log_weight` was seen to be NaN or above 0.
     """
 
     log_z: Quantity
@@ -58,11 +59,19 @@ def log_partition(
     *,
     standard_error: jax.Array | float,
     ess: jax.Array | float,
+    highest: jax.Array,
     why: str,
 ) -> LogPartition:
-    """From bare nat; both bounds and the value are cut at the certain limit log Z ≤ 0. One rung: its own."""
+    """From bare nat; both bounds and the value are cut at the certain limit log Z ≤ 0. One rung: its own.
+
+    highest: the largest w that was seen, in nat. Above 0, or NaN, there is no such limit, and nothing is claimed. A
+    bound that is NaN for another reason (no particle was left with a weight) is no bound: −inf or 0.
+    """
     number = lambda x: jnp.asarray(x, log_z.dtype)  # noqa: E731
-    log_z, lower, upper = (jnp.minimum(number(x), 0.0) for x in (log_z, lower, upper))
+    lower, upper = number(lower), number(upper)
+    lower, upper = jnp.where(jnp.isnan(lower), -jnp.inf, lower), jnp.where(jnp.isnan(upper), 0.0, upper)
+    sound = highest <= ABOVE_ZERO_NATS
+    log_z, lower, upper = (jnp.where(sound, jnp.minimum(x, 0.0), jnp.nan) for x in (log_z, lower, upper))
     tight = upper - lower < RELIABLE_GAP_NATS
     return LogPartition(
         log_z=Quantity(log_z, nat),

@@ -3,7 +3,9 @@
 The temperatures are chosen by a pilot so that reweighting keeps half of the effective sample size, and then frozen:
 each island's product of mean increments is then unbiased for Z, and independent islands bound log Z from below as the
 forward weights of `bidirectional` do. The upper bound is the reverse pass of `bidirectional`, started at the final
-particles. Moves are split Hamiltonian moves with the step sizes of `persistent.pilot`.
+particles: it needs them to be draws from the target, has no second family that starts too high, and counts an island
+as one, because its particles descend from one another. Moves are split Hamiltonian moves with the step sizes of
+`persistent.pilot`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ ISLANDS, PARTICLES = 4, 16
 PILOT_RUN_PARTICLES = 16
 TARGET_ESS = 0.5
 LEAPFROG_STEPS = 4
-REVERSED = 16  # particles of the reverse pass
+REVERSED = 16  # particles of the reverse pass, as many from each island
 REVERSE_SHARE = 0.4  # of the budget
 PILOT_BRIDGES = 64
 FEWEST_TEMPERATURES = 8
@@ -56,27 +58,33 @@ def smc(problem: Problem, key: jax.Array, budget: int) -> LogPartition:
     # A move costs its leapfrog steps and one gradient more; the weights, and the pilot's choice of β, a value each.
     per_temperature = (ISLANDS * PARTICLES + PILOT_RUN_PARTICLES) * (LEAPFROG_STEPS + 3)
     pilot_cost = PILOT_ROUNDS * PILOT_PARTICLES * (PILOT_BRIDGES + 1)
-    temperatures = (budget - down - pilot_cost) // per_temperature
+    temperatures = (budget - down - pilot_cost - REVERSED) // per_temperature
     bridges = down // REVERSED * 8 // 9 - 2
     if temperatures < FEWEST_TEMPERATURES:
-        needed = math.ceil((pilot_cost + FEWEST_TEMPERATURES * per_temperature) / (1 - REVERSE_SHARE))
+        needed = math.ceil((pilot_cost + REVERSED + FEWEST_TEMPERATURES * per_temperature) / (1 - REVERSE_SHARE))
         raise ValueError(f"a budget of {budget} gradient evaluations is too small for smc; it needs {needed} or more")
     keys = jax.random.split(key, 4)
     steps = pilot(keys[0], problem.dimension, PILOT_BRIDGES, problem.value_and_grad, problem.dtype)
     ladder_K = choose_ladder(keys[1], problem, steps, temperatures)
     position_IxPxD, log_z_I = islands(keys[2], problem, steps, ladder_K)
-    ends = position_IxPxD.reshape(ISLANDS * PARTICLES, -1)[:: ISLANDS * PARTICLES // REVERSED]
-    reverse_Q = reverse(keys[3], ends, refine(steps, bridges), bridges // 8, problem)
+    ends_QxD = position_IxPxD.reshape(ISLANDS * PARTICLES, -1)[:: ISLANDS * PARTICLES // REVERSED]
+    reverse_Q = reverse(keys[3], ends_QxD, refine(steps, bridges), bridges // 8, problem)
     size = effective_size(log_z_I)
     return log_partition(
         "smc",
         log_mean_exp(log_z_I),
         lower_bound(log_z_I, TAIL_PROBABILITY),
-        upper_bound(reverse_Q, TAIL_PROBABILITY),
+        upper_bound(by_island(reverse_Q), TAIL_PROBABILITY),
         standard_error=jnp.std(log_z_I, ddof=1) / jnp.sqrt(jnp.asarray(ISLANDS, log_z_I.dtype)),
         ess=size * PARTICLES,
+        highest=jnp.max(jax.vmap(problem.weight)(ends_QxD)),
         why=f"{ISLANDS} islands of {PARTICLES}, at most {temperatures} temperatures; {REVERSED} particles down",
     )
+
+
+def by_island(reverse_Q: jax.Array) -> jax.Array:
+    """(I,) log weights whose inverses are the islands' mean inverses, from particles that stand island by island."""
+    return -jax.vmap(log_mean_exp)(-reverse_Q.reshape(ISLANDS, -1))
 
 
 def _parts(problem: Problem, steps: Path) -> tuple[Callable, Callable, Callable, Callable]:
@@ -103,7 +111,7 @@ def _start(key: jax.Array, problem: Problem, particles: int) -> TemperedSMCState
 
 
 def choose_ladder(key: jax.Array, problem: Problem, steps: Path, temperatures: int) -> jax.Array:
-    """β_1 … β_K, ending in 1: adaptive, by a pilot of 32 particles; repeated ones once it has arrived."""
+    """β_1 … β_K, ending in 1: adaptive, by a pilot of 16 particles; repeated ones once it has arrived."""
     kernel = adaptive_tempered.build_kernel(*_parts(problem, steps), resampling.systematic, TARGET_ESS)
     start_key, run_key = jax.random.split(key)
 

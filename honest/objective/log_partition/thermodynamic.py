@@ -63,6 +63,7 @@ def thermodynamic(problem: Problem, key: jax.Array, budget: int) -> LogPartition
         jnp.mean(right_C) + allowance * _error(right_C),
         standard_error=_error(trapezoid_C),
         ess=jnp.nan,
+        highest=jnp.max(mean_KxC),
         why=f"{CHAINS} chains at {temperatures + 1} temperatures, {MOVES_PER_TEMPERATURE} moves at each",
     )
 
