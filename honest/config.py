@@ -178,6 +178,21 @@ class PhasesConfig(Strict):
     target_accept: ProperShare
     adjusted: bool  # chains: accept/reject on the whole declared sets; false: unadjusted moves on batches
     chunk_rows: Rows  # rows per chunk where whole sets are summed
+    control_variate: Literal["none", "newton_stein"]  # chains: newton_stein takes noise out of stage one's gradient
+    cg_steps: Count  # newton_stein: conjugate-gradient steps of its P⁻¹
+
+    @model_validator(mode="after")
+    def control_variate_fits(self):
+        newton_stein = self.control_variate == "newton_stein"
+        what = f"newton_stein is for phases.kind chains: {self.kind} has no sampling noise; take none"
+        odd = (
+            f"newton_stein takes each half of the chains from the other, and {self.chains} is odd; take an even number"
+        )
+        require(
+            (not newton_stein or self.kind == "chains", "control_variate", what),
+            (not newton_stein or self.kind != "chains" or self.chains % 2 == 0, "chains", odd),
+        )
+        return self
 
 
 class ObjectiveConfig(Strict):

@@ -97,6 +97,8 @@ objective:
     target_accept: 0.6
     adjusted: true
     chunk_rows: 96
+    control_variate: none
+    cg_steps: 10
 stages:
   trunk:
     steps: 6

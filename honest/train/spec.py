@@ -27,6 +27,8 @@ class PhaseSettings:
     target_accept: float
     adjusted: bool
     chunk_rows: int
+    control_variate: Literal["none", "newton_stein"]
+    cg_steps: int
 
 
 @dataclass(frozen=True)

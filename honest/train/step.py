@@ -15,6 +15,7 @@ from honest.objective.predictions import RowSets
 from honest.params import Params
 from honest.train import multiplier as multipliers
 from honest.train import phases
+from honest.train.newton_stein import corrections
 from honest.train.spec import PriorSpec, StageSpec
 from honest.train.state import PhaseState, PriorState, TrainState, VolumeState
 from honest.train.terms import NEGATIVE, POSITIVE, VARIABLE_UNITS, Forward, Metrics, data_terms, prior_terms
@@ -39,6 +40,10 @@ def train_step(
         return new, step_metrics(spec, loss, forward, gradient)
     prior = spec.prior
     loss, forward, gradient = differentiate(spec, state, inputs.batch)
+    stein_metrics: Metrics = {}
+    if prior.phases.control_variate == "newton_stein":
+        stein, stein_metrics = corrections(spec, prior, state, forward.weight, inputs.batch, inputs.population)
+        gradient = {**gradient, **jax.tree.map(jnp.add, {group: gradient[group] for group in spec.trained}, stein)}
     volume = state.prior.volume
     if volume is not None and inputs.volume is not None:
         rows, old = inputs.volume, volume
@@ -53,7 +58,7 @@ def train_step(
     assert forward.multiplier is not None
     positive, negative = move_phases(spec, prior, mode_optimizer, new, gradient, forward.weight, inputs)
     moved = PriorState(positive, negative, forward.multiplier, volume)
-    metrics = step_metrics(spec, loss, forward, gradient) | prior_metrics(prior, forward, moved)
+    metrics = step_metrics(spec, loss, forward, gradient) | prior_metrics(prior, forward, moved) | stein_metrics
     return new._replace(prior=moved), metrics
 
 

@@ -38,7 +38,9 @@ def rows(key: jax.Array, labelled: bool) -> Rows:
     return Rows(x, label, jnp.full((ROWS, 1, 2), -1, jnp.int32))
 
 
-def problem(kind: str, staging: str, data: bool, chains: int) -> tuple[StageSpec, TrainState, Inputs]:
+def problem(
+    kind: str, staging: str, data: bool, chains: int, control_variate: str = "none"
+) -> tuple[StageSpec, TrainState, Inputs]:
     """A trunk of 2 → 3 → 3 units, two linear heads far apart, 12 rows; both phases start at the same particles."""
     keys = jax.random.split(jax.random.key(3), 6)
     params: Params = {
@@ -59,7 +61,7 @@ def problem(kind: str, staging: str, data: bool, chains: int) -> tuple[StageSpec
         log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
-        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6),  # type: ignore[arg-type]
+        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3),  # type: ignore[arg-type]
     )
     counts = Counts(ROWS if data else 0, ROWS if data else 0, 0, ROWS)
     predictor = ToyPredictor(jnp.zeros((HIDDEN, 2)))
