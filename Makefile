@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test benchmark lint typecheck lock tensorboard
+.PHONY: quickstart test benchmark gradient-noise lint typecheck lock tensorboard
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.lock pyproject.toml
@@ -25,6 +25,9 @@ test: $(STAMP)  ## every test (two CPU cores, < 10 minutes)
 
 benchmark: $(STAMP)  ## tracing cost of the units, as a ratio in one run
 	$(BIN)/python benchmarks/tracing.py
+
+gradient-noise: $(STAMP)  ## noise of stage one's gradient against its cost, for every option of the phases
+	$(BIN)/python benchmarks/gradient_noise.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -184,10 +184,8 @@ class PhasesConfig(Strict):
     @model_validator(mode="after")
     def control_variate_fits(self):
         newton_stein = self.control_variate == "newton_stein"
-        what = f"newton_stein is for phases.kind chains: {self.kind} has no sampling noise; take none"
-        odd = (
-            f"newton_stein takes each half of the chains from the other, and {self.chains} is odd; take an even number"
-        )
+        what = f"newton_stein takes sampling noise from chains, but phases.kind is {self.kind}"
+        odd = f"newton_stein corrects each half of the chains by the other: it needs an even number, not {self.chains}"
         require(
             (not newton_stein or self.kind == "chains", "control_variate", what),
             (not newton_stein or self.kind != "chains" or self.chains % 2 == 0, "chains", odd),

@@ -324,6 +324,13 @@ MISTAKES = {
         "stages.prior.optimizer.warmup_steps: 21 warm-up steps do not end within the stage's 20 steps; "
         "change one of them",
     ),
+    "control variate of modes": (
+        "control_variate: none",
+        "control_variate: newton_stein",
+        "control_variate: newton_stein",
+        "objective.phases.control_variate: newton_stein takes sampling noise from chains, but phases.kind is laplace; "
+        "change one of them",
+    ),
     "width not divisible": (
         "width: 64",
         "width: 66",
@@ -358,6 +365,19 @@ def test_mistake_is_told_with_line_key_and_remedy(edited, mistake):
     first, *others = message(path).split("\n")
     assert first == f"{path}:{line_of(named, path.read_text(encoding='utf-8'))}: {told}"
     assert len(others) == (1 if mistake == "tag" else 0)  # the tag sits on an unknown key
+
+
+def test_the_control_variate_needs_an_even_number_of_chains(plain):
+    chains = ("objective.phases.kind=chains", "objective.phases.control_variate=newton_stein")
+    assert load_config(plain, [*chains, "objective.phases.chains=6"]).config.objective.phases.chains == 6
+    assert (
+        load_config(plain, [chains[0], "objective.phases.chains=7"]).config.objective.phases.control_variate == "none"
+    )
+    assert message(plain, *chains, "objective.phases.chains=7") == (
+        "--set objective.phases.chains=7: objective.phases.chains: newton_stein corrects each half of the chains by "
+        "the other: it needs an even number, not 7; change one of them"
+    )
+    assert "cg_steps: out of range" in message(plain, *chains, "objective.phases.cg_steps=0")
 
 
 def test_lines_of_a_small_file_by_hand(tmp_path):

@@ -16,7 +16,10 @@ HEADS = ("intended_head", "instrumental_head")
 
 @dataclass(frozen=True)
 class PhaseSettings:
-    """How both phases are followed (always alike). learning_rate and step_size are in whitened units."""
+    """How both phases are followed (always alike). learning_rate and step_size are in whitened units.
+
+    control_variate, cg_steps: of chains' part in stage one's gradient; `newton_stein` needs an even number of chains.
+    """
 
     kind: Literal["points", "laplace", "chains"]
     learning_rate: float

@@ -29,6 +29,16 @@ from honest.train.stages import make_stage
 # Steps, burn-in steps, changes of the config.
 CASES = {
     "chains": (10, 0, ("objective.phases.kind=chains",)),
+    "newton_stein": (
+        3,
+        0,
+        (
+            "objective.phases.kind=chains",
+            "objective.phases.chains=2",
+            "objective.phases.control_variate=newton_stein",
+            "objective.phases.cg_steps=2",
+        ),
+    ),
     "laplace": (10, 0, ()),
     "float32": (20, 2, ("objective.phases.kind=points", "precision=float32")),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-CASES = ("chains", "laplace", "float32")
+CASES = ("chains", "newton_stein", "laplace", "float32")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,12 @@ def test_chains_make_identical_decisions(runs):
         np.testing.assert_array_equal(eight[f"accepted/{phase}"], accepted_SxC)
     decisions = np.concatenate([one[f"accepted/{phase}"] for phase in ("positive", "negative")])
     assert 0 < decisions.mean() < 1  # both decisions occur
+    assert_close(one, eight, 1e-8)
+
+
+def test_the_control_variate_agrees(runs):
+    one, eight = pair(runs, "newton_stein")
+    assert np.all(one["phases/positive_mean_residual"] > 0)
     assert_close(one, eight, 1e-8)
 
 
