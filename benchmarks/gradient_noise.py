@@ -44,8 +44,8 @@ from tests.planted_heads import Planter, make_toy, minimise
 
 STEPS, CHAINS, DIMENSIONS = (1, 3, 10, 30), (2, 8, 32), (100, 1000, 10_000)
 TOY_CASES = (("negative", 1.0), ("negative", 0.1), ("positive", 0.1))  # (phase, σ2 in θ.trunk), λ = 1 nat/disagreement
-TOY_MOVES, TOY_BURN_IN, TOY_LEAPFROG = 400, 150, 8
-ALL_CHAINS = 32
+TOY_MOVES, TOY_BURN_IN, TOY_LEAPFROG = 320, 120, 8
+ALL_CHAINS, GROUPS = 32, 32
 TIMED = 7  # calls
 
 
@@ -236,7 +236,8 @@ def toy(phase: str, stddev: float) -> Iterator[Row]:
             jax.tree.map(lambda x, i=i, chains=chains: x[i : i + chains], u)
             for u in sampled.snapshots
             for i in range(0, ALL_CHAINS, chains)
-        ][:: max(ALL_CHAINS // chains // 2, 1)]
+        ]
+        groups = groups[:: max(len(groups) // GROUPS, 1)][:GROUPS]
         times = force.times(groups[0])
         unit = times[None] / chains if unit is None else unit
         plain = np.array([error(force.plain(u)) for u in groups])
