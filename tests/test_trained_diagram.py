@@ -1,4 +1,4 @@
-"""The diagram of trained models: its exact part against the package's, its padding, and what its committed tables say."""
+"""The diagram of trained models: its exact part against the package's, its padding, its committed tables."""
 
 from __future__ import annotations
 
