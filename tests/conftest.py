@@ -246,7 +246,7 @@ def sharded_soon(runner: Runner) -> list[Future[subprocess.CompletedProcess]]:
         environment = {**runner.environment, **EIGHT_FAKE_DEVICES}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
 
-    return [runner.pool.submit(work, "chains", "newton_stein"), runner.pool.submit(work, "laplace", "float32")]
+    return [runner.pool.submit(work, "chains"), runner.pool.submit(work, "laplace", "float32", "newton_stein")]
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,6 @@ GUIDES = 2
 # Of P along a step, where the prior alone has 1. Less is met away from a mode, where the Newton step leads nowhere: the
 # polynomial is stopped there. With 0 in its place, a phase of tests/planted_heads.py had four times the noise.
 LEAST_CURVATURE = 0.5
-CONVERGED = 100.0  # roundings: where conjugate gradients stop, since smaller residuals steer by rounding errors
 
 
 class Correction(NamedTuple):
@@ -121,20 +120,18 @@ def guided_solve(precision: Callable[[Tree], Tree], guide_M: Tree, right: Tree, 
     """q_K(P) right ≈ P⁻¹ right, q_K the polynomial of K conjugate-gradient steps on P x = guide, the guides one system.
 
     All M + 1 vectors take the same steps, whose lengths come from the guides alone: linear in `right`, as conjugate
-    gradients on `right` itself would not be. Where the guides have converged, or meet too little curvature (P need not
-    be positive away from a mode; as Steihaug 1983), the polynomial stays what it is. guide_M: leaves (M, …).
+    gradients on `right` itself would not be. Once the guides are zero or meet too little curvature (P need not be
+    positive away from a mode) the polynomial stays what it is, as in Steihaug (1983). guide_M: leaves (M, …).
     """
     products = jax.vmap(precision)
     guides = lambda tree: jax.tree.map(lambda leaf: leaf[:-1], tree)  # noqa: E731
     residual = jax.tree.map(lambda g, b: jnp.concatenate([g, b[None]]), guide_M, right)
-    first = squared_norm(guide_M)
-    floor = (CONVERGED * jnp.finfo(first.dtype).eps) ** 2 * first
 
     def step(carry: tuple, _: None) -> tuple[tuple, None]:
         x, r, p, square = carry
         product = products(p)
         curvature = dot(guides(p), guides(product))
-        going = (square > floor) & (curvature > LEAST_CURVATURE * squared_norm(guides(p)))
+        going = curvature > LEAST_CURVATURE * squared_norm(guides(p))
         length = jnp.where(going, square / jnp.where(going, curvature, 1.0), 0.0)
         x = jax.tree.map(lambda x, p: x + length * p[-1], x, p)
         r = jax.tree.map(lambda r, product: r - length * product, r, product)
@@ -143,5 +140,5 @@ def guided_solve(precision: Callable[[Tree], Tree], guide_M: Tree, right: Tree, 
         p = jax.tree.map(lambda r, p: jnp.where(going, r + turn * p, p), r, p)
         return (x, r, p, new), None
 
-    start = (jax.tree.map(jnp.zeros_like, right), residual, residual, first)
+    start = (jax.tree.map(jnp.zeros_like, right), residual, residual, squared_norm(guide_M))
     return jax.lax.scan(step, start, None, length=steps)[0][0]
