@@ -9,17 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import optimize, special
+from scipy import optimize, stats
 
-from honest.objective.consistency import jensen_shannon
-from honest.objective.log_partition import RELIABLE_GAP_NATS, estimate
+from honest.objective.log_partition import RELIABLE_GAP_NATS, estimate, smc
 from honest.objective.log_partition.bidirectional import plan_within
 from honest.objective.log_partition.bounds import bennett_with_error, lower_bound, upper_bound
 from honest.objective.log_partition.importance import chernoff
+from honest.objective.log_partition.ladder import _closed_forms
+from honest.objective.log_partition.mode import find_mode
+from honest.objective.log_partition.persistent import Path, anneal, pilot, start_at
+from honest.objective.log_partition.problem import Problem as Whitened
+from honest.objective.log_partition.problem import whiten_problem
 from honest.units import Quantity, UnitError, bit, disagreement, nat
+from tests.objective.known_integrals import Problem, bernoulli_heads, quadratic
 
 SAMPLED = ("importance", "ais", "smc", "thermodynamic")
-CENTRE, STDDEV = 2.0, 0.5  # of every parameter, so that forgetting to whiten would show
 
 
 @pytest.fixture
@@ -30,80 +34,16 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
-class Problem:
-    """log_weight of parameters {"a": …, "b": …} = CENTRE + STDDEV·u, a tree of two leaves, and the exact log Z."""
-
-    def __init__(self, dimension, weight_of_u, exact, residuals_of_u=None):
-        self.centre = {"a": jnp.full(dimension // 2, CENTRE), "b": jnp.full((dimension - dimension // 2, 1), CENTRE)}
-        self.stddev = {"a": jnp.full(dimension // 2, STDDEV), "b": jnp.asarray(STDDEV)}
-        self.exact, self.weight_of_u, self.residuals_of_u = exact, weight_of_u, residuals_of_u
-
-    @staticmethod
-    def u_of(params):
-        return (jnp.concatenate([params["a"], params["b"][:, 0]]) - CENTRE) / STDDEV
-
-    def log_weight(self, params):
-        return Quantity(self.weight_of_u(self.u_of(params)), nat)
-
-    def estimate(self, key, method, budget=None):
-        residuals = (
-            None if self.residuals_of_u is None else lambda params: {"r": self.residuals_of_u(self.u_of(params))}
-        )
-        return estimate(
-            self.log_weight, self.centre, self.stddev, key, method=method, budget=budget, residuals=residuals
-        )
-
-    def over_seeds(self, method, budget, seeds):
-        """log Z, lower, upper, standard error and `reliable` of each seed, one program for all."""
-        run = jax.jit(lambda keys: jax.lax.map(lambda key: self.estimate(key, method, budget), keys))
-        found = run(jax.random.split(jax.random.key(0), seeds))
-        nats = (np.asarray(q.to(nat)) for q in (found.log_z, found.lower, found.upper))
-        return (*nats, np.asarray(found.standard_error), np.asarray(found.reliable))
-
-
-def quadratic(dimension):
-    """Eigenvalues 100/i, half of them zero, one prior standard deviation off in every coordinate (design §2)."""
-    i = np.arange(1, dimension + 1)
-    a = np.where(i <= dimension // 2, 100 / i, 0.0)
-    exact = float(np.sum(-0.5 * np.log1p(a) - 0.5 * a / (1 + a)))
-    root = jnp.asarray(np.sqrt(a), jnp.float32)
-    return Problem(
-        dimension,
-        lambda u: -0.5 * jnp.sum((root * (u - 1.0)) ** 2),
-        exact,
-        residuals_of_u=lambda u: (root * (u - 1.0))[: dimension // 2],
-    )
-
-
-def bernoulli_heads(inputs, multiplier):
-    """Two tabular heads, a logit each an input: w = −λ Σ JS. log Z is a sum of two-dimensional integrals."""
-    offset = np.linspace(-2.0, 2.0, inputs)  # how far the heads' centres lie apart
-    nodes, weights = special.roots_hermitenorm(120)
-    weights = weights / weights.sum()
-
-    def js(a, b):
-        p, q = special.expit(a), special.expit(b)
-        entropy = lambda p: special.entr(p) + special.entr(1 - p)  # noqa: E731
-        return entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2
-
-    integral = np.exp(-multiplier * js(nodes[:, None, None] + offset, 1.5 * nodes[None, :, None]))
-    exact = float(np.sum(np.log(np.einsum("i,j,ijx->x", weights, weights, integral))))
-    shift = jnp.asarray(offset, jnp.float32)
-
-    def weight(u):
-        a, b = u[:inputs] + shift, 1.5 * u[inputs:]
-        zero = jnp.zeros(inputs)
-        return -multiplier * jnp.sum(jensen_shannon(jnp.stack([a, zero], axis=1), jnp.stack([b, zero], axis=1)))
-
-    return Problem(2 * inputs, weight, exact)
-
-
 def assert_brackets(problem, lower, upper):
-    """Each side may fail in 1 of 100: two failures in a few dozen seeds have a probability below 4 %."""
-    assert np.sum((lower > problem.exact) | (upper < problem.exact)) <= 1
+    """Never outside. A bound that fails in 1 of 100, no more, fails in none of n seeds with probability 0.99ⁿ, and one
+    that fails in 1 of 4 in some of them with probability 1 − 0.75ⁿ. `TestPasses` counts where failures are frequent.
+    """
+    assert (lower <= problem.exact).all()
+    assert (upper >= problem.exact).all()
 
 
-TARGETS = [(10, 24, 0.1), (100, 12, 0.5), (1000, 5, 1.0), (10_000, 2, 2.0)]
+# Few seeds, for the time; benchmarks/log_partition.py has hundreds.
+TARGETS = [(10, 16, 0.1), (100, 6, 0.5), (1000, 3, 1.0), (10_000, 1, 2.0)]
 
 
 @pytest.mark.usefixtures("optimised")
@@ -121,7 +61,7 @@ def test_ais_reaches_the_error_of_the_design_and_brackets_the_truth(dimension, s
 @pytest.mark.parametrize(("method", "inputs"), [*((method, 5) for method in SAMPLED), ("importance", 50), ("ais", 50)])
 def test_bounds_bracket_tabular_bernoulli_heads(method, inputs):
     problem = bernoulli_heads(inputs, multiplier=20.0)
-    log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 16)
+    log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 8)
     assert_brackets(problem, lower, upper)
     if method != "importance":  # which at 100 dimensions has bounds and no value
         assert np.sqrt(np.mean((log_z - problem.exact) ** 2)) < (0.4 if inputs == 5 else 1.5)
@@ -138,7 +78,7 @@ def test_bounds_bracket_many_tabular_heads(inputs):
 @pytest.mark.parametrize("method", ["smc", "thermodynamic"])
 def test_other_samplers_bracket_the_quadratic(method):
     problem = quadratic(100)
-    log_z, lower, upper, error, _ = problem.over_seeds(method, 30_000, 8)
+    log_z, lower, upper, error, _ = problem.over_seeds(method, 30_000, 3)
     assert_brackets(problem, lower, upper)
     assert np.sqrt(np.mean((log_z - problem.exact) ** 2)) < (2.0 if method == "smc" else 0.5)
     assert (error > 0).all()
@@ -155,7 +95,7 @@ def test_two_modes():
 
     problem = Problem(4, weight, exact)
     for method in ("ais", "smc"):
-        log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 8)
+        log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 4)
         assert_brackets(problem, lower, upper)
         assert abs(np.mean(log_z) - exact) < 0.15, method
 
@@ -180,6 +120,24 @@ def test_closed_forms_claim_nothing_where_the_form_does_not_hold(method):
     assert not bool(found.reliable)
     assert float(found.lower.to(nat)) == -math.inf and float(found.upper.to(nat)) == 0.0
     assert abs(float(found.log_z.to(nat)) - problem.exact) > 0.2  # the bias is there to see
+
+
+@pytest.mark.parametrize("method", ["exact_quadratic", "gram"])
+def test_closed_forms_look_where_their_own_mass_lies(method):
+    """A quadratic at every draw from the prior, with a wall where it would put all of Z: −128.5, not −20.1."""
+    weight = lambda u: jnp.where(u[0] > 4.5, -1000.0, -50.0 * (u[0] - 6.0) ** 2)  # noqa: E731
+    problem = Problem(3, weight, -128.5, residuals_of_u=lambda u: 10.0 * (u[:1] - 6.0))
+    found = problem.estimate(jax.random.key(0), method)
+    assert not bool(found.reliable)
+    assert float(found.lower.to(nat)) == -math.inf
+
+
+def test_auto_leaves_out_closed_forms_that_are_too_large():
+    whole = Problem(6000, lambda u: -0.5 * jnp.sum(u**2), 0.0, residuals_of_u=lambda u: u)
+    flat = whiten_problem(whole.log_weight, whole.centre, whole.stddev, lambda p: whole.residuals_of_u(whole.u_of(p)))
+    assert _closed_forms(flat) == []
+    assert _closed_forms(flat._replace(residuals=lambda u: u[:4096])) == ["gram"]
+    assert _closed_forms(flat._replace(residuals=None, dimension=1024)) == ["exact_quadratic"]
 
 
 def test_laplace_without_a_dense_hessian():
@@ -266,6 +224,70 @@ class TestMistakes:
         with pytest.raises(ValueError, match="shape"):
             estimate(lambda p: Quantity(-(p["x"] ** 2), nat), centre, stddev, key, method="ais")
 
+    @pytest.mark.parametrize("method", ["importance", "exact_quadratic"])
+    def test_a_log_weight_above_zero(self, method):
+        """log Z = +0.77 here: cutting at 0 would make it a reliable 0."""
+        centre, stddev, key = {"x": jnp.zeros(3)}, {"x": 1.0}, jax.random.key(0)
+        upside_down = lambda p: Quantity(0.2 * jnp.sum(p["x"] ** 2), nat)  # noqa: E731
+        with pytest.raises(ValueError, match=f"above 0, where {method} looked.*check its sign"):
+            estimate(upside_down, centre, stddev, key, method=method, budget=3500)
+
+    def test_a_log_weight_above_zero_inside_jit_and_vmap(self):
+        """Where nothing can be raised: half of the keys see the sign turned round, and NaN is theirs alone."""
+
+        def run(key, sign):
+            weight = lambda p: Quantity(sign * 0.2 * jnp.sum(p["x"] ** 2), nat)  # noqa: E731
+            return estimate(weight, {"x": jnp.zeros(3)}, {"x": 1.0}, key, method="ais", budget=3500)
+
+        found = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 2), jnp.array([1.0, -1.0]))
+        for number in (found.log_z, found.lower, found.upper):
+            assert np.isnan(np.asarray(number.to(nat))).tolist() == [True, False]
+        assert found.reliable.tolist() == [False, True]
+        assert float(found.log_z.to(nat)[1]) == pytest.approx(-1.5 * math.log(1.4), abs=0.3)
+
+    def test_a_log_weight_that_is_nan(self):
+        centre, stddev = {"x": jnp.zeros(3)}, {"x": 1.0}
+        broken = lambda p: Quantity(jnp.where(p["x"][0] > 1.0, jnp.nan, -1.0), nat)  # noqa: E731
+        run = functools.partial(estimate, broken, centre, stddev, method="importance", budget=64)
+        with pytest.raises(ValueError, match="was NaN"):
+            run(jax.random.key(0))
+        found = jax.jit(run)(jax.random.key(0))  # which cannot raise
+        assert np.isnan([float(x.to(nat)) for x in (found.log_z, found.lower, found.upper)]).all()
+        assert not bool(found.reliable)
+
+    def test_parameters_that_have_no_density(self):
+        good = lambda p: Quantity(-jnp.sum(p["x"] ** 2), nat)  # noqa: E731
+        key = jax.random.key(0)
+        with pytest.raises(TypeError, match="parameter of int32 has no density; keep it out"):
+            estimate(good, {"x": jnp.zeros(3, jnp.int32)}, {"x": 1.0}, key)
+        for wrong in (-1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match="finite and 0 or more"):
+                estimate(good, {"x": jnp.zeros(3)}, {"x": wrong}, key)
+
+
+def test_bfloat16_parameters_are_summed_in_float32():
+    seen = []
+
+    def weight(p):
+        seen.append(p["x"].dtype)
+        return Quantity(-0.5 * jnp.sum(p["x"] ** 2), nat)
+
+    centre = {"x": jnp.zeros(2, jnp.bfloat16)}
+    found = estimate(weight, centre, {"x": 1.0}, jax.random.key(0), method="importance", budget=4096)
+    assert set(seen) == {jnp.dtype(jnp.bfloat16)} and found.log_z.to(nat).dtype == jnp.float32
+    assert float(found.log_z.to(nat)) == pytest.approx(-math.log(2), abs=0.05)  # E exp(−½u²) = 1/√2, twice
+
+
+def test_mode_and_pilot_where_x64_is_enabled():
+    """optax counts in int64 there, and sums of no dtype are float64: neither may change what the loops carry."""
+    with jax.enable_x64(True):
+        problem = Whitened(lambda u: -2.0 * jnp.sum((u - 1.0) ** 2), None, 3, jnp.dtype("float64"))
+        mode_D = find_mode(problem, 60)
+        assert mode_D.dtype == jnp.float64
+        np.testing.assert_allclose(mode_D, 0.8, atol=1e-7)  # of 2(u − 1)² + ½u²
+        path = pilot(jax.random.key(0), 3, 16, problem.value_and_grad, jnp.dtype("float32"))
+        assert path.steps_T.dtype == jnp.float32
+
 
 def test_double_precision_and_fixed_parameters():
     """σ = 0 holds a parameter at its centre: what is left is the one-dimensional integral."""
@@ -314,6 +336,108 @@ class TestBounds:
         assert float(upper) == pytest.approx(math.log(optimize.brentq(excess, mean, 1 - 1e-12)), abs=1e-4)
         assert float(lower) == pytest.approx(math.log(optimize.brentq(excess, mean * 1e-3, mean)), abs=1e-3)
 
+    def test_chernoff_where_no_draw_has_a_weight(self):
+        """kl(0, Z) = −log(1 − Z): the rule of three's exact form, Z ≤ 1 − δ^(1/N)."""
+        lower, upper = chernoff(jnp.asarray(-jnp.inf), 500, 0.01)
+        assert float(lower) == -math.inf
+        assert float(upper) == pytest.approx(math.log(-math.expm1(math.log(0.01) / 500)), abs=1e-4)
+
+    def test_bennett_without_the_particles_of_no_weight(self):
+        forward, backward = jnp.array([-2.0, -jnp.inf, -2.0, -2.0]), jnp.array([-2.0, -2.0, -2.0, jnp.inf])
+        assert float(bennett_with_error(forward, backward)[0]) == pytest.approx(-2.0, abs=0.1)
+
+    def test_descendants_of_one_island_count_as_one(self):
+        """Weights at Markov's limit, W = 1/ε with probability ε, in four islands whose four particles are copies."""
+        limit = 0.2
+        weight_NxI = jax.random.bernoulli(jax.random.key(5), limit, (20_000, smc.ISLANDS)) / limit
+        reverse_NxQ = -jnp.log(jnp.repeat(jnp.maximum(weight_NxI, 1e-6), smc.REVERSED // smc.ISLANDS, axis=1))
+
+        def failures(of):
+            return np.mean(np.asarray(jax.vmap(lambda r: upper_bound(of(r), 0.01))(reverse_NxQ)) < 0)
+
+        assert failures(lambda r: r) > 0.001 < failures(lambda r: r)
+        assert failures(smc.by_island) <= 0.01
+
+
+STRENGTH, BRIDGES, DIMENSION, FAMILY = 8.0, 12, 2, 16
+
+
+class TestPasses:
+    """The identities behind the bounds, on few and large steps, where 1 in 3 is rejected and turns around.
+
+    w = −8 Σ tanh²(u_i − 1): draws from the target are exact, by inversion on a grid.
+    """
+
+    COUNT = 32_000
+
+    @staticmethod
+    def weight(u):
+        return -STRENGTH * jnp.sum(jnp.tanh(u - 1.0) ** 2)
+
+    @pytest.fixture(scope="class")
+    def passes(self):
+        """(forward from the prior, reverse from the target, reverse from the prior) − log Z, a number a particle."""
+        grid = np.linspace(-10.0, 10.0, 20_001)
+        density = stats.norm.pdf(grid) * np.exp(-STRENGTH * np.tanh(grid - 1.0) ** 2)
+        exact = DIMENSION * math.log(density.sum() * (grid[1] - grid[0]))
+        uniform = np.random.default_rng(0).uniform(size=(self.COUNT, DIMENSION))
+        target = np.interp(uniform, np.cumsum(density) / density.sum(), grid).astype(np.float32)
+        prior = jax.random.normal(jax.random.key(1), target.shape)
+        path = Path(jnp.linspace(0.0, 1.0, BRIDGES + 1), jnp.linspace(0.9, 0.6, BRIDGES))
+        value_and_grad = jax.value_and_grad(self.weight)
+
+        @functools.partial(jax.jit, static_argnames="ascending")
+        def work(key, position, ascending):
+            start_key, pass_key = jax.random.split(key)
+            done = anneal(
+                pass_key, start_at(start_key, position, value_and_grad), path, value_and_grad, ascending=ascending
+            )
+            return done.work_P, done.acceptance_T
+
+        forward, acceptance_T = work(jax.random.key(2), prior, True)
+        reverse, from_prior = work(jax.random.key(3), target, False)[0], work(jax.random.key(4), prior, False)[0]
+        assert 0.2 < float(jnp.min(acceptance_T)) < 0.8  # what rejection does is part of what is tested
+        return tuple(np.asarray(x, np.float64) - exact for x in (forward, reverse, from_prior))
+
+    def test_weights_are_unbiased_both_ways(self, passes):
+        forward, reverse, _ = passes
+        for weight in (np.exp(forward), np.exp(-reverse)):
+            assert abs(np.mean(weight) - 1) < 4 * stats.sem(weight)
+
+    def test_reverse_is_the_time_reversal(self, passes):
+        """Crooks: reverse works are forward works reweighted, P_R(x) = e^(x − log Z) P_F(x), at every level of x."""
+        forward, reverse, _ = passes
+        for level in (-1.0, 0.0, 1.0, 2.0, 4.0):
+            below = np.exp(forward) * (forward < level), (reverse < level).astype(float)
+            error = math.hypot(*(stats.sem(x) for x in below))
+            assert abs(np.mean(below[0]) - np.mean(below[1])) < 4 * error, level
+
+    @pytest.mark.parametrize("tail", [0.5, 0.01])
+    def test_bounds_fail_no_more_often_than_stated(self, passes, tail):
+        """Counted over 2,000 families; a reverse pass that starts at the prior is caught by the same count."""
+        forward, reverse, from_prior = (jnp.asarray(x).reshape(-1, FAMILY) for x in passes)
+        families = forward.shape[0]
+        bounded = lambda bound, x: np.asarray(jax.vmap(functools.partial(bound, tail=tail))(x))  # noqa: E731
+        most = stats.binom.ppf(0.999, families, tail)
+        assert np.sum(bounded(lower_bound, forward) > 0) <= most
+        assert np.sum(bounded(upper_bound, reverse) < 0) <= most
+        assert np.sum(bounded(upper_bound, from_prior) < 0) > most
+
+
+def test_islands_are_unbiased(monkeypatch):
+    """E[product of increments] = Z on a frozen ladder, over 2,000 islands; blackjax moves before it weighs."""
+    monkeypatch.setattr(smc, "ISLANDS", 2000)
+    problem = Whitened(TestPasses.weight, None, DIMENSION, jnp.dtype("float32"))
+    exact = DIMENSION * math.log(
+        np.trapezoid(
+            [stats.norm.pdf(x) * math.exp(-8 * math.tanh(x - 1) ** 2) for x in np.arange(-9, 9, 1e-3)], dx=1e-3
+        )
+    )
+    steps = Path(jnp.linspace(0.0, 1.0, 5), jnp.full(4, 0.3))
+    _, log_z_I = smc.islands(jax.random.key(0), problem, steps, jnp.array([0.1, 0.5, 1.0]))
+    ratio = np.exp(np.asarray(log_z_I, np.float64) - exact)
+    assert abs(np.mean(ratio) - 1) < 4 * stats.sem(ratio)
+
 
 def test_plan_spends_what_it_is_given():
     for budget in (3_000, 10_000, 50_000, 1_000_000):
@@ -321,7 +445,7 @@ def test_plan_spends_what_it_is_given():
         assert 0.97 * budget < planned.gradients + mode <= budget or budget == 3_000
 
 
-@pytest.mark.parametrize("method", ["gram", "ais", "laplace"])
+@pytest.mark.parametrize("method", ["gram", "laplace"])
 def test_vmapped_over_keys_as_one_by_one(method):
     problem = quadratic(10)
     keys = jax.random.split(jax.random.key(0), 2)
