@@ -1,6 +1,6 @@
 """Noise of stage one's gradient against what it costs, for every way to follow a phase.
 
-    python benchmarks/gradient_noise.py [--csv FILE] [--figure FILE] [--skip-toy] [--replicas 24]
+    python benchmarks/gradient_noise.py [--csv FILE] [--figure FILE] [--skip-toy] [--replicas 12]
 
 *Quadratic*: w = −½ (u + θ − a)ᵀH(u + θ − a), H's eigenvalues 100/i for i ≤ D/2 and 0 beyond, a ~ N(0, I), exact draws:
 the truth −H(u* − a) is known. *Toy*: the planted truth and person heads of tests/planted_heads.py, real chains of 32
@@ -317,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, help="write the table here")
     parser.add_argument("--figure", type=Path, help="draw the figure here")
-    parser.add_argument("--replicas", type=int, default=24, help="of the quadratic, for each number of chains")
+    parser.add_argument("--replicas", type=int, default=12, help="of the quadratic, for each number of chains")
     parser.add_argument("--skip-toy", action="store_true")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
