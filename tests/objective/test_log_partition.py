@@ -23,7 +23,6 @@ from honest.objective.log_partition.problem import whiten_problem
 from honest.units import Quantity, UnitError, bit, disagreement, nat
 from tests.objective.known_integrals import Problem, bernoulli_heads, quadratic
 
-SAMPLED = ("importance", "ais", "smc", "thermodynamic")
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_ais_reaches_the_error_of_the_design_and_brackets_the_truth(dimension, s
     assert np.max(upper - lower) < 25  # the bounds say something: at 10,000 dimensions log Z is −441 nat
 
 
-@pytest.mark.parametrize(("method", "inputs"), [*((method, 5) for method in SAMPLED), ("importance", 50), ("ais", 50)])
+@pytest.mark.parametrize(("method", "inputs"), [("importance", 5), ("importance", 50), ("ais", 5), ("ais", 50)])
 def test_bounds_bracket_tabular_bernoulli_heads(method, inputs):
     problem = bernoulli_heads(inputs, multiplier=20.0)
     log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 8)
@@ -69,7 +68,7 @@ def test_bounds_bracket_tabular_bernoulli_heads(method, inputs):
 
 @pytest.mark.usefixtures("optimised")
 def test_bounds_bracket_many_tabular_heads():
-    problem = bernoulli_heads(5000, multiplier=4.0)
+    problem = bernoulli_heads(500, multiplier=4.0)
     _, lower, upper, _, _ = problem.over_seeds("ais", 4_000, 2)
     assert_brackets(problem, lower, upper)
 
@@ -93,10 +92,9 @@ def test_two_modes():
         return jax.nn.logsumexp(bumps) - math.log(2.0)
 
     problem = Problem(4, weight, exact)
-    for method in ("ais", "smc"):
-        log_z, lower, upper, _, _ = problem.over_seeds(method, 12_000, 4)
-        assert_brackets(problem, lower, upper)
-        assert abs(np.mean(log_z) - exact) < 0.15, method
+    log_z, lower, upper, _, _ = problem.over_seeds("ais", 12_000, 4)
+    assert_brackets(problem, lower, upper)
+    assert abs(np.mean(log_z) - exact) < 0.15
 
 
 @pytest.mark.parametrize("method", ["exact_quadratic", "gram"])
