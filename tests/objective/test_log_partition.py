@@ -24,7 +24,6 @@ from honest.units import Quantity, UnitError, bit, disagreement, nat
 from tests.objective.known_integrals import Problem, bernoulli_heads, quadratic
 
 
-
 @pytest.fixture
 def optimised():
     """For tests that compute more than they compile, unlike the others of this folder."""
