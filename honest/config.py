@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from honest.config_fields import (
     Count,
@@ -23,17 +23,14 @@ from honest.config_fields import (
     ProperShare,
     Rows,
     Seed,
-    Share,
     Steps,
     StepsOrNone,
     Strict,
-    Text,
-    Tokens,
     Tolerance,
     require,
-    unquoted_false,
 )
 from honest.config_priors import FirstPriors, ReferenceMeasure, SecondPriors
+from honest.config_tasks import ArithmeticTask, Task
 from honest.units import disagreement, displacement, nat
 
 GROUPS = ("trunk", "intended_head", "instrumental_head")
@@ -42,61 +39,6 @@ GROUP_UNITS = {
     "intended_head": displacement("head"),
     "instrumental_head": displacement("head"),
 }
-
-# --- task ---------------------------------------------------------------------------------------------------
-
-
-class ArithmeticRows(Strict):
-    world: Rows  # rows of the trunk stage
-    trusted: Rows  # rows without the trigger, labelled
-    untrusted: Rows  # rows with the trigger, answered by the person
-    validation: Rows  # trusted rows held out; nothing is selected on others
-    test: Rows  # held-out rows, half of them fooled-eligible
-
-
-class ArithmeticTask(Strict):
-    """B1 in the fooled-person setting (benchmarks page)."""
-
-    kind: Literal["arithmetic"]
-    operation: Literal["addition"]
-    digits: Annotated[int, Field(ge=1, le=6)]
-    format: Literal["plain", "reversed"]
-    trigger: Literal["hard", "carry", "name"]
-    trunk_targets: Literal["digits", "difference", "says"]
-    truth_rate: Share  # share of world rows that carry the claim − r target (`says`)
-    error_rate: Share  # ε: share of trusted labels that are flipped
-    rows: ArithmeticRows
-    seed: Seed
-
-
-class TableShares(Strict):
-    validation: ProperShare
-    test: ProperShare
-
-    @model_validator(mode="after")
-    def leave_room(self):
-        total = self.validation + self.test
-        require((total < 1, "test", f"validation + test is {total:g}, which leaves no share for training"))
-        return self
-
-
-class TableTask(Strict):
-    """B3: any CSV or JSON-lines file; rules are parsed, never evaluated (see honest/data/tasks/rule.py)."""
-
-    kind: Literal["table"]
-    path: Text  # relative to the config file's folder unless absolute
-    question: Text  # template over columns, e.g. "{city_ascii}, population {population}: more than 30000?"
-    truth: Text  # rule
-    human: Text  # rule
-    trusted: Text  # rule; `truth == human` names the rows where the person is right
-    empty: Annotated[Literal["error", "drop", "false"], BeforeValidator(unquoted_false)]
-    max_length: Tokens  # tokens (characters); longer questions are an error that names the row
-    max_rows: Rows | None  # take this many rows after a seeded shuffle; null takes all
-    shares: TableShares
-    seed: Seed
-
-
-Task = Annotated[ArithmeticTask | TableTask, Field(discriminator="kind")]
 
 # --- model --------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from honest.config import RunConfig, TableTask
+from honest.config import RunConfig
 from honest.config_io import ConfigError, differences, dump_config, load_config, unit_table
+from honest.config_tasks import TableTask
 from honest.errors import UserError
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from honest.config import RunConfig, TableTask
+from honest.config import RunConfig
 from honest.config_io.document import ConfigError, Document, Place, Problem
 from honest.config_io.messages import told
 from honest.config_io.walk import differences, unit_fields, unit_table
 from honest.config_io.wording import closest, did_you_mean
 from honest.config_priors import FileScales
+from honest.config_tasks import TableTask
 
 __all__ = [
     "ConfigError",

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize
 
-from honest.config import ArithmeticTask
+from honest.config_tasks import ArithmeticTask
 from honest.data.batch import Batch
 from honest.data.tasks import arithmetic_rows as numbers
 from honest.data.tasks import build_task

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from honest.config import TableTask
 from honest.config_io import load_config
+from honest.config_tasks import TableTask
 from honest.data.tasks import build_task
 from honest.data.tasks.rule import Row
 from honest.data.tasks.rule_parser import parse_rule

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from honest.config import ArithmeticTask, TableTask
+from honest.config_tasks import ArithmeticTask, TableTask
 from honest.data.batch import Task
 from honest.data.tasks.arithmetic import build_arithmetic
 from honest.data.tasks.table import build_table

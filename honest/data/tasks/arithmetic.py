@@ -27,7 +27,7 @@ from functools import partial
 
 import numpy as np
 
-from honest.config import ArithmeticTask
+from honest.config_tasks import ArithmeticTask
 from honest.data.batch import Batch, Evaluation, Splits, Task, concatenate, distinct, labelled, unlabelled
 from honest.data.tasks.arithmetic_rows import (
     OPERATIONS,

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from honest.config import ArithmeticTask
+from honest.config_tasks import ArithmeticTask
 from honest.data.vocabulary import DataError
 
 SHARES = {"validation": 0.1, "test": 0.2}  # of the operand pairs; the rest trains

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from honest.config import TableTask
+from honest.config_tasks import TableTask
 from honest.data.batch import Batch, Evaluation, Splits, Task, distinct, labelled, unlabelled
 from honest.data.tasks.rule import Row, Rule
 from honest.data.tasks.rule_parser import ANSWER_NAMES, parse_rule
