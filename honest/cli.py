@@ -28,6 +28,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("config", type=Path, help="a YAML file, e.g. configs/quickstart.yaml")
     overridable(train)
     train.add_argument("--workdir", type=Path, help="the run's directory (default: runs/NAME of the config)")
+    train.add_argument(
+        "--trunk-from",
+        type=Path,
+        metavar="RUN",
+        help="take the trunk over from this run, whose seed, precision, task, model and stages.trunk are the same",
+    )
     units = commands.add_parser("units", help="every term of an objective with its unit, its value, and what 1 θ costs")
     units.add_argument("config", type=Path, help="a YAML file (at initialisation), or a run's directory (as it is now)")
     overridable(units)
@@ -120,9 +126,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     config = load_config(options.config, options.overrides).config
     directory = RunDirectory(options.workdir or Path("runs") / config.name)
+    donor = None if options.trunk_from is None else RunDirectory(options.trunk_from)
     stop = StopSignal()
     try:
-        runs.train(config, directory, stop.requested, stop.release)
+        runs.train(config, directory, stop.requested, stop.release, donor)
     except Stopped as stopped:
         again = " ".join(["honest", *sys.argv[1:]])
         print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)

@@ -23,6 +23,7 @@ from honest.config_fields import (
     ProperShare,
     Rows,
     Seed,
+    Share,
     Steps,
     StepsOrNone,
     Strict,
@@ -191,6 +192,55 @@ class LogPartitionEvaluation(Strict):
     gap_limit: Nats  # a claim further outside its bounds is warned of
 
 
+# --- baselines ------------------------------------------------------------------------------------------------
+
+
+class DivDisConfig(Strict):
+    mutual_information: NonNegative  # weight of I(y₁; y₂) on the untrusted rows
+    balance: NonNegative  # weight of each head's KL(mean prediction ‖ label shares of the trusted rows)
+
+
+class DBatConfig(Strict):
+    disagreement: NonNegative  # weight of −log P(y₁ ≠ y₂) on the untrusted rows
+
+
+class ConfidenceConfig(Strict):
+    weight: Share  # α at the end of the warm-up
+    warmup_share: Share  # of the stage's steps
+
+
+class ProbesConfig(Strict):
+    l2: Positive  # nat/example, of standardised features' weights
+    restarts: Count  # of CCS
+
+
+class BaselinesConfig(Strict):
+    """What the methods beside the prior need; steps and batches are those of `stages.heads` for all of them."""
+
+    divdis: DivDisConfig
+    dbat: DBatConfig
+    confidence: ConfidenceConfig
+    probes: ProbesConfig
+
+
+MethodName = Literal[
+    "single_head",
+    "plain_heads",
+    "truth_ceiling",
+    "person_head",
+    "divdis",
+    "dbat",
+    "confidence",
+    "logistic_regression",
+    "difference_in_means",
+    "lda",
+    "contrast_logistic",
+    "ccs",
+    "random",
+    "prior",
+]
+
+
 class EvaluationConfig(Strict):
     every: Steps  # steps between evaluations within a stage
     log_every: Steps  # steps between logged training metrics
@@ -215,6 +265,8 @@ class RunConfig(Strict):
     task: Task
     model: ModelConfig
     objective: ObjectiveConfig
+    methods: Annotated[list[MethodName], Field(min_length=1)]  # in order of running, after the trunk
+    baselines: BaselinesConfig
     stages: Stages
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
@@ -243,5 +295,7 @@ class RunConfig(Strict):
             population, trusted = self.objective.consistency.population, self.task.rows.trusted
             what = f"{population} of the trusted rows are asked for, but task.rows.trusted is {trusted}"
             checks.append((population <= trusted, "objective.consistency.population", what))
+        twice = sorted({name for name in self.methods if self.methods.count(name) > 1})
+        checks.append((not twice, "methods", f"names {', '.join(twice)} more than once"))
         require(*checks)
         return self

@@ -30,8 +30,9 @@ from honest.train.events import EventLog, custom_scalars_layout, read_events
 from honest.train.loop import replicated, run_stage
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
+from honest.train.shared_trunk import adopt_trunk, check_trunk
 from honest.train.spec import PriorSpec
-from honest.train.stage import ORDER, PRIOR, TRUNK, Run, Stage, make_run
+from honest.train.stage import PRIOR, TRUNK, Run, Stage, make_run, order
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
 
@@ -49,15 +50,21 @@ def train(
     directory: RunDirectory,
     stop_requested: Callable[[], bool],
     all_saved: Callable[[], None],
+    trunk_from: RunDirectory | None,
 ) -> None:
     """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`.
 
     stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
+    trunk_from: a run whose finished trunk stage is taken over instead of training it again; see `adopt_trunk`.
     """
     with directory.lock():
         resumed = directory.check(config)
         run, evaluator = start(config)  # before anything is written: a table that cannot be read leaves no run behind
+        if trunk_from is not None:
+            check_trunk(trunk_from, config)
         directory.prepare(config)
+        if trunk_from is not None:
+            adopt_trunk(trunk_from, directory)
         print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
         print(run.task.description, flush=True)
         events = EventLog(directory.path)
@@ -65,7 +72,7 @@ def train(
         events.text("config", f"```\n{dump_config(config)}\n```", 0)
         stages: dict[str, Stage] = {}
         states: dict[str, TrainState] = {}
-        for name in ORDER:
+        for name in order(config):
             results = {done: state.params for done, state in states.items()}
             stages[name] = make_stage(run, name, results)
             states[name] = run_one(run, stages[name], directory, events, evaluator, stop_requested)
@@ -73,15 +80,18 @@ def train(
                 evaluator.set_trunk(states[TRUNK].params["trunk"])
         events.close()
         all_saved()
-        print("sampling log Z from both sides …", flush=True)
-        final = conclude(evaluator, stages, states, logged_gaps(directory, stages[PRIOR]))
+        if PRIOR in stages:
+            print("sampling log Z from both sides …", flush=True)
+        final = conclude(evaluator, stages, states, logged_gaps(directory, stages))
         report(final, config, directory)
 
 
-def logged_gaps(directory: RunDirectory, stage: Stage) -> dict[int, float]:
+def logged_gaps(directory: RunDirectory, stages: dict[str, Stage]) -> dict[int, float]:
     """Step of the prior stage -> the gap in nat logged there: of the whole run, however often it was resumed."""
+    if PRIOR not in stages:
+        return {}
     return {
-        event.step - stage.offset: value.simple_value
+        event.step - stages[PRIOR].offset: value.simple_value
         for event in read_events(directory.path)
         for value in event.summary.value
         if value.tag == GAP_TAG
@@ -137,14 +147,17 @@ def tensorboard() -> str:
 def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evaluator, dict, dict]:
     """Run, evaluator, stages and newest committed states of the stages `names` (and the trunk's).
 
-    UserError: a stage has no committed checkpoint yet.
+    UserError: a stage has no committed checkpoint yet, or the run's `methods` do not have it.
     """
     config = directory.config()
+    absent = [name for name in names if name not in order(config)]
+    if absent:
+        raise UserError(f"{directory.path}: the run's methods are {', '.join(config.methods)}; it has no {absent[0]}")
     run, evaluator = start(config)
     stages: dict[str, Stage] = {}
     states: dict[str, TrainState] = {}
     trunk: Params | None = None
-    for name in ORDER:
+    for name in order(config):
         if name != TRUNK and name not in names:
             continue
         checkpoints = Checkpoints(directory.checkpoints(name), config.checkpoint.keep)
@@ -163,8 +176,8 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
 def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
     """Scores a run's newest checkpoints again and prints the report; `json_path`: a new file for the summary."""
     check_new(json_path)
-    run, evaluator, stages, states = restore(directory, ORDER)
-    final = conclude(evaluator, stages, states, logged_gaps(directory, stages[PRIOR]))
+    run, evaluator, stages, states = restore(directory, order(directory.config()))
+    final = conclude(evaluator, stages, states, logged_gaps(directory, stages))
     print(text(final, run.config))
     if json_path is not None:
         content: dict[str, Any] = summary(final, run.config, environment())

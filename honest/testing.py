@@ -172,7 +172,7 @@ class StageObjective:
     def terms(self) -> ObjectiveTerms:
         def compute(state: TrainState, sets: RowSets) -> ObjectiveTerms:
             if self.spec.prior is None or state.prior is None:
-                return data_terms(self.spec, state.params, state.held, sets).terms
+                return data_terms(self.spec, state.params, state.held, state.step, sets).terms
             positions = {POSITIVE: state.prior.positive.whitened, NEGATIVE: state.prior.negative.whitened}
             variables = {**state.params, **positions}
             return prior_terms(

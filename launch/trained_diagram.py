@@ -225,7 +225,7 @@ def stage_spec(kind: str, log_partition: bool, most: int) -> StageSpec:
         [optax.constant_schedule(0.0), optax.cosine_decay_schedule(RATE, STEPS)], [SETTLING]
     )
     counts = Counts(most * REPEATS, FOOLED * REPEATS, 0, most * REPEATS)
-    return StageSpec("diagram", Predictor(), HEADS, counts, counts.labels, optax.adam(schedule), prior)
+    return StageSpec("diagram", Predictor(), HEADS, counts, counts.labels, optax.adam(schedule), prior, None)
 
 
 def member_state(spec: StageSpec, extra: jax.Array, key: jax.Array, most: int) -> TrainState:

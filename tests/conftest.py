@@ -99,6 +99,12 @@ objective:
     chunk_rows: 96
     control_variate: none
     cg_steps: 10
+methods: [single_head, plain_heads, truth_ceiling, prior]
+baselines:
+  divdis: {mutual_information: 1.0, balance: 1.0}
+  dbat: {disagreement: 1.0}
+  confidence: {weight: 0.5, warmup_share: 0.2}
+  probes: {l2: 1.0e-3, restarts: 10}
 stages:
   trunk:
     steps: 6

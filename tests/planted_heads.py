@@ -116,7 +116,7 @@ def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace")
     )
     counts = Counts(TRUSTED, UNTRUSTED, 2 * WORLD, TRUSTED)
     predictor = ToyPredictor(readout)
-    spec = StageSpec("toy", predictor, prior.trained, counts, counts.labels, optax.set_to_zero(), prior)
+    spec = StageSpec("toy", predictor, prior.trained, counts, counts.labels, optax.set_to_zero(), prior, None)
     return Toy(spec, sets, init, trained, heads, stddev)
 
 

@@ -382,7 +382,7 @@ def test_a_typo_in_a_key_is_a_mistake(runner, tmp_path):
 
 def test_an_unfinished_run_says_so(tiny_run, command, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(tiny_run.directory, copy, ignore=shutil.ignore_patterns("3_truth_ceiling", "4_prior"))
+    shutil.copytree(tiny_run.directory, copy, ignore=shutil.ignore_patterns("truth_ceiling", "prior"))
     assert_mistake(command("ask", copy, "3 + 4 = 7. Bob:"), "stage prior has no checkpoint yet")
 
 

@@ -9,7 +9,8 @@ def rows(splits: Splits, supervision: str) -> HeadRows:
     return HeadRows(
         intended=splits.trusted,
         instrumental=splits.untrusted if supervision == "untrusted" else splits.trusted,
+        target=None,
     )
 
 
-METHOD = Method("plain_heads", rows)
+METHOD = Method("plain_heads", lambda pair: tuple(f"plain heads: {name}" for name in pair), rows, penalty=None)

@@ -52,6 +52,8 @@ class Splits(NamedTuple):
 class Task:
     """A task on the host (numpy arrays), a deterministic function of its config.
 
+    contrast: question rows -> the same with the answer True appended, and with False appended; None where the task's
+    trunk never reads answers.
     parse turns what a person types into the task's own text, present turns it back; both are pure.
     """
 
@@ -64,6 +66,7 @@ class Task:
     description: str
     parse: Callable[[str], str]
     present: Callable[[str], str]
+    contrast: Callable[[Batch], tuple[Batch, Batch]] | None
 
     def encode(self, text: str) -> Batch:
         """A question as a batch of one row, unlabelled and without world targets.

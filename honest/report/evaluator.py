@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from honest.baselines import METHODS, PROBES
 from honest.config import RunConfig
 from honest.model.two_head import HeadLogits
 from honest.params import Params
@@ -22,12 +23,13 @@ from honest.report.ledger_values import (
     ledger_scalars,
 )
 from honest.report.metrics import HeadScores, head_scores
+from honest.report.probes import Probing
 from honest.train.stage import PRIOR, TRUNK, Run, Stage
 from honest.train.state import TrainState
 from honest.units import nat, parse_quantity
 
 SCALARS = ("truth", "person", "acceptance")
-HEAD_NAMES = ("intended", "instrumental")
+HEAD_NAMES: tuple[str, str] = ("intended", "instrumental")
 SAMPLED, SAMPLED_DATA = 2, 3  # folded into a step's key, of which 0 and 1 move the phases
 
 
@@ -37,6 +39,7 @@ class Evaluator:
     def __init__(self, run: Run):
         self.run = run
         self.answers = Answers(run, run.task.splits.test.batch, run.config.evaluation.batch_rows)
+        self.probing: Probing | None = None  # set with the trunk
         self._ledger: LedgerReader | None = None
         self._sampler: LogPartitionSampler | None = None
         self._sampled_state: TrainState | None = None  # the latest one that was asked for, and its samples
@@ -46,6 +49,7 @@ class Evaluator:
 
     def set_trunk(self, trunk: Params) -> None:
         self.answers.trunk = trunk
+        self.probing = Probing(self.run, trunk)
 
     def ledger(self, stage: Stage) -> LedgerReader:
         if self._ledger is None or self._ledger.stage is not stage:
@@ -140,13 +144,16 @@ class Evaluator:
         return self._samples[with_data]
 
 
-def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    """What each reported head of each stage is called in tables."""
+def pair_names(config: RunConfig) -> tuple[str, str]:
+    """What the heads of a pair are called: `first` and `second` where the objective does not tell them apart."""
     ordered = config.objective.supervision.instrumental == "untrusted"
-    pair = ("intended", "instrumental") if ordered else ("first", "second")
-    return {
-        "single_head": ("single head",),
-        "plain_heads": tuple(f"plain heads: {name}" for name in pair),
-        "truth_ceiling": ("truth-trained ceiling",),
-        PRIOR: tuple(f"under the prior: {name}" for name in pair),
-    }
+    return HEAD_NAMES if ordered else ("first", "second")
+
+
+def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """What each reported head of each method of the config is called in tables, in the config's order."""
+    pair = pair_names(config)
+    lines = {PRIOR: tuple(f"under the prior: {name}" for name in pair)}
+    lines |= {name: method.lines(pair) for name, method in METHODS.items()}
+    lines |= {name: (probe.line,) for name, probe in PROBES.items()}
+    return {name: lines[name] for name in config.methods}

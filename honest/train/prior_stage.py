@@ -101,6 +101,7 @@ def prior_stage(run: Run, trained_trunk: Params) -> Stage:
         examples=counts.labels,
         optimizer=stage_optimizer(config.stages.prior),
         prior=prior,
+        penalty=None,
     )
     # No weight decay: the second prior is the only pull towards the centre. A short memory of squared gradients
     # (optax's default remembers 1,000 steps): when λ falls, a mode must be free to fall back to the centre at once.

@@ -1,6 +1,6 @@
 """A run directory: what it holds, and the rule that nothing in it is ever overwritten.
 
-config.yaml       the resolved config            checkpoints/<n>_<stage>/   orbax
+config.yaml       the resolved config            checkpoints/<stage>/       orbax
 units.json        the unit of every field        events.out.tfevents.*      TensorBoard
 environment.json  versions, device, commit       summary.json, figures/     the results, once there are any
 """
@@ -25,7 +25,6 @@ import jax
 from honest.config import RunConfig
 from honest.config_io import differences, dump_config, load_config, unit_table
 from honest.errors import UserError
-from honest.train.stage import ORDER
 
 CONFIG, UNITS, ENVIRONMENT, SUMMARY, LOCK = (
     "config.yaml",
@@ -48,7 +47,7 @@ class RunDirectory:
         return self.path / name
 
     def checkpoints(self, stage: str) -> Path:
-        return self.path / "checkpoints" / f"{ORDER.index(stage)}_{stage}"
+        return self.path / "checkpoints" / stage
 
     def check(self, config: RunConfig) -> bool:
         """Whether the directory holds a run of `config`; writes nothing.

@@ -7,6 +7,7 @@ from typing import Literal
 
 import optax
 
+from honest.baselines.method import Penalty
 from honest.config import GROUPS
 from honest.objective.predictions import Counts, Predictor
 from honest.train.multiplier import MultiplierRule
@@ -65,7 +66,10 @@ class PriorSpec:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """examples: what the loss is divided by to be in nat/example. prior None: maximum likelihood of the data term."""
+    """examples: what the loss is divided by to be in nat/example. prior None: maximum likelihood of the data term.
+
+    penalty: a baseline's loss beyond the data, on the rows in the place of the consistency set; None elsewhere.
+    """
 
     name: str
     predictor: Predictor
@@ -74,3 +78,4 @@ class StageSpec:
     examples: int
     optimizer: optax.GradientTransformation
     prior: PriorSpec | None
+    penalty: Penalty | None

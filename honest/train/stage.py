@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from honest.baselines import plain_heads, single_head, truth_ceiling
-from honest.baselines.method import Method
+from honest.baselines import PROBES
 from honest.config import RunConfig, StageConfig
 from honest.data.batch import Batch, Task
 from honest.errors import UserError
@@ -28,9 +28,17 @@ from honest.train.spec import StageSpec
 from honest.train.state import Held, PriorState, TrainState
 
 TRUNK, PRIOR = "trunk", "prior"
-METHODS: tuple[Method, ...] = (single_head.METHOD, plain_heads.METHOD, truth_ceiling.METHOD)
-ORDER = (TRUNK, *(method.name for method in METHODS), PRIOR)
 Results = Mapping[str, Params]  # what each finished stage trained
+
+
+def order(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a run in order; probes are fitted to the trunk's result when it is evaluated, and have none."""
+    return (TRUNK, *(name for name in config.methods if name not in PROBES))
+
+
+def stream(name: str) -> int:
+    """A number of 32 bits for a stage's random streams, which other stages do not change."""
+    return zlib.crc32(name.encode())
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Run:
         return jnp.dtype(self.config.precision)
 
     def key(self, name: str) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), ORDER.index(name))
+        return jax.random.fold_in(jax.random.key(self.config.seed), stream(name))
 
     def anchor(self) -> Params:
         """θ0 at initialisation, every group."""
@@ -80,16 +88,28 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
         world_classes=task.world_classes,
         dtype=jnp.dtype(config.precision),
     )
+    for name in ("trunk", "heads", "prior"):
+        check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
+    pairs = [name for name in config.methods if name in PROBES and PROBES[name].pairs]
+    if pairs and task.contrast is None:
+        raise UserError(
+            f"methods: {', '.join(pairs)} read contrast pairs, which this task does not have; leave them out, or take "
+            "task.kind arithmetic with task.answer_tokens true"
+        )
+    if PRIOR in config.methods:
+        check_population(config, task)
+    families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))
+    return Run(config, task, model, mesh)
+
+
+def check_population(config: RunConfig, task: Task) -> None:
+    """UserError where the consistency population is larger than the task's trusted training rows."""
     population, trusted = config.objective.consistency.population, task.splits.trusted.label_B.shape[0]
     if population > trusted:
         raise UserError(
             f"objective.consistency.population is {population}, but the task has {trusted} trusted training rows; "
             "lower it"
         )
-    for name in ("trunk", "heads", "prior"):
-        check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
-    families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))
-    return Run(config, task, model, mesh)
 
 
 def stage_steps(config: RunConfig, name: str) -> int:
@@ -97,7 +117,7 @@ def stage_steps(config: RunConfig, name: str) -> int:
 
 
 def stage_config(config: RunConfig, name: str) -> StageConfig:
-    return getattr(config.stages, name if name in (TRUNK, PRIOR) else "heads")
+    return getattr(config.stages, name if name in (TRUNK, PRIOR) else "heads")  # equal budgets for all baselines
 
 
 def stage_optimizer(config: StageConfig) -> optax.GradientTransformation:
@@ -121,14 +141,15 @@ def labelled_rows(batch: Batch | None) -> int:
 def assemble(run: Run, spec: StageSpec, sets: RowSets, init: Callable[[], TrainState], **phase: Any) -> Stage:
     name = spec.name
     config = stage_config(run.config, name)
-    offset = sum(stage_steps(run.config, earlier) for earlier in ORDER[: ORDER.index(name)])
+    stages = order(run.config)
+    offset = sum(stage_steps(run.config, earlier) for earlier in stages[: stages.index(name)])
     fields = {"volume": None, "mode_optimizer": optax.identity(), "starts": None, **phase}
     return Stage(
         spec=spec,
         steps=config.steps,
         offset=offset,
         batch_rows=config.batch_rows,
-        seed=run.config.seed * len(ORDER) + ORDER.index(name),
+        seed=stream(f"{run.config.seed} {name}"),
         sets=replicate(sets, run.mesh),
         init=lambda: replicate(init(), run.mesh),
         **fields,

@@ -1,13 +1,14 @@
 """The stages of a run, made from its config and task: with `prior_stage`, the one place where the trainer reads them.
 
-trunk → single_head → plain_heads → truth_ceiling → prior
+trunk → the methods that the config lists, in its order
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from honest.baselines.method import Method
+from honest.baselines import METHODS
+from honest.baselines.method import Method, PenaltyContext
 from honest.data.loader import to_device
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params
@@ -15,7 +16,6 @@ from honest.train.predictor import FeaturePredictor, TokenPredictor, feature_row
 from honest.train.prior_stage import prior_stage
 from honest.train.spec import HEADS, StageSpec
 from honest.train.stage import (
-    METHODS,
     PRIOR,
     TRUNK,
     Results,
@@ -37,8 +37,7 @@ def make_stage(run: Run, name: str, results: Results) -> Stage:
         return _trunk_stage(run)
     if name == PRIOR:
         return prior_stage(run, results[TRUNK][TRUNK])
-    method = next(method for method in METHODS if method.name == name)
-    return _method_stage(run, method, results[TRUNK][TRUNK])
+    return _method_stage(run, METHODS[name], results[TRUNK][TRUNK])
 
 
 def _trunk_stage(run: Run) -> Stage:
@@ -52,6 +51,7 @@ def _trunk_stage(run: Run) -> Stage:
         examples=world.label_B.shape[0],
         optimizer=stage_optimizer(run.config.stages.trunk),
         prior=None,
+        penalty=None,
     )
 
     def init() -> TrainState:
@@ -65,9 +65,11 @@ def _method_stage(run: Run, method: Method, trunk: Params) -> Stage:
     rows = method.rows(run.task.splits, run.config.objective.supervision.instrumental)
     features = [
         None if part is None else feature_rows(run.model, trunk, to_device(part), FEATURE_CHUNK)
-        for part in (rows.intended, rows.instrumental)
+        for part in (rows.intended, rows.instrumental, rows.target)
     ]
-    counts = Counts(labelled_rows(rows.intended), labelled_rows(rows.instrumental), 0, 0)
+    targets = 0 if rows.target is None else rows.target.label_B.shape[0]
+    counts = Counts(labelled_rows(rows.intended), labelled_rows(rows.instrumental), 0, targets)
+    context = PenaltyContext(run.config.baselines, rows, run.config.stages.heads.steps)
     trained = HEADS if rows.instrumental is not None else HEADS[:1]
     spec = StageSpec(
         name=method.name,
@@ -77,6 +79,7 @@ def _method_stage(run: Run, method: Method, trunk: Params) -> Stage:
         examples=counts.labels,
         optimizer=stage_optimizer(run.config.stages.heads),
         prior=None,
+        penalty=None if method.penalty is None else method.penalty(context),
     )
 
     def init() -> TrainState:
@@ -84,4 +87,4 @@ def _method_stage(run: Run, method: Method, trunk: Params) -> Stage:
         held = {head: fresh[head] for head in HEADS if head not in trained}
         return fresh_state(run, spec, {head: fresh[head] for head in trained}, Held({}, held, None), None)
 
-    return assemble(run, spec, RowSets(features[0], features[1], None, None), init)
+    return assemble(run, spec, RowSets(features[0], features[1], None, features[2]), init)

@@ -80,7 +80,7 @@ def differentiate(spec: StageSpec, state: TrainState, batch: RowSets) -> tuple[Q
 
     def loss(variables: Params) -> tuple[Quantity, Forward]:
         if spec.prior is None or state.prior is None:
-            forward = data_terms(spec, variables, state.held, batch)
+            forward = data_terms(spec, variables, state.held, state.step, batch)
         else:
             everything = {**variables, **chains}
             forward = prior_terms(spec, spec.prior, everything, state.held, state.prior.multiplier, state.step, batch)

@@ -146,10 +146,18 @@ def prior_constants(prior: PriorSpec, held: Held) -> dict[str, Quantity]:
     return constants
 
 
-def data_terms(spec: StageSpec, variables: Params, held: Held, batch: RowSets) -> Forward:
-    """A stage without a prior: the data term alone; groups that are not trained are held where they start."""
+def data_terms(spec: StageSpec, variables: Params, held: Held, step: jax.Array, batch: RowSets) -> Forward:
+    """A stage without a prior: the data term, and a baseline's own loss; groups not trained are held where they start.
+
+    The loss beyond the data is a rate, and is taken as often as there are trusted labels, so that its weight is
+    relative to the cross-entropy of one head.
+    """
     predictions = predict(spec.predictor, {**held.start, **variables}, batch)
     data = {group: -nats for group, nats in data_nats(predictions, batch, spec.counts).items()}
+    if spec.penalty is not None and predictions.consistency is not None and batch.consistency is not None:
+        with term("data.target"):
+            rate = spec.penalty(predictions.consistency, batch.consistency.label_B, step)
+            data["target"] = -rate * Quantity(spec.counts.trusted, example)
     zero = Quantity(0.0, nat)
     terms = ObjectiveTerms(data, {}, {}, {}, consistency=zero, log_partition=zero)
     return Forward(terms, None, jnp.zeros(()), batch_divergence(predictions))

@@ -65,7 +65,7 @@ def problem(
     )
     counts = Counts(ROWS if data else 0, ROWS if data else 0, 0, ROWS)
     predictor = ToyPredictor(jnp.zeros((HIDDEN, 2)))
-    spec = StageSpec("toy", predictor, prior.trained, counts, 1, optax.set_to_zero(), prior)
+    spec = StageSpec("toy", predictor, prior.trained, counts, 1, optax.set_to_zero(), prior, None)
     anchor = {group: jax.tree.map(lambda leaf: leaf - 0.1, params[group]) for group in GROUPS}
     particles = chains if kind == "chains" else 1
     u = jax.tree.map(

@@ -64,6 +64,7 @@ def toy() -> Stage:
         examples=TRUSTED + UNTRUSTED,
         optimizer=optax.sgd(1.0),
         prior=None,
+        penalty=None,
     )
 
     def init() -> TrainState:

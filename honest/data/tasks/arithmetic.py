@@ -211,6 +211,7 @@ def build_arithmetic(config: ArithmeticTask) -> Task:
         description=describe(config),
         parse=partial(parse_question, config),
         present=partial(present_question, config),
+        contrast=None,
     )
 
 
