@@ -142,7 +142,8 @@ def assemble(run: Run, spec: StageSpec, sets: RowSets, init: Callable[[], TrainS
     name = spec.name
     config = stage_config(run.config, name)
     stages = order(run.config)
-    offset = sum(stage_steps(run.config, earlier) for earlier in stages[: stages.index(name)])
+    before = stages[: stages.index(name)] if name in stages else ()  # a method of somebody's own is on no time line
+    offset = sum(stage_steps(run.config, earlier) for earlier in before)
     fields = {"volume": None, "mode_optimizer": optax.identity(), "starts": None, **phase}
     return Stage(
         spec=spec,

@@ -37,7 +37,7 @@ def make_stage(run: Run, name: str, results: Results) -> Stage:
         return _trunk_stage(run)
     if name == PRIOR:
         return prior_stage(run, results[TRUNK][TRUNK])
-    return _method_stage(run, METHODS[name], results[TRUNK][TRUNK])
+    return method_stage(run, METHODS[name], results[TRUNK][TRUNK])
 
 
 def _trunk_stage(run: Run) -> Stage:
@@ -61,7 +61,7 @@ def _trunk_stage(run: Run) -> Stage:
     return assemble(run, spec, RowSets(None, None, world, None), init)
 
 
-def _method_stage(run: Run, method: Method, trunk: Params) -> Stage:
+def method_stage(run: Run, method: Method, trunk: Params) -> Stage:
     rows = method.rows(run.task.splits, run.config.objective.supervision.instrumental)
     features = [
         None if part is None else feature_rows(run.model, trunk, to_device(part), FEATURE_CHUNK)
