@@ -217,6 +217,7 @@ def build_table(config: TableTask) -> Task:
         description=describe(config, {"training": train, **sets}),
         parse=str,
         present=str,
+        contrast=None,
     )
 
 
