@@ -1,40 +1,18 @@
-"""Quirky arithmetic: shares of claims and answers, disjoint splits, world targets, text, errors."""
+"""Quirky addition where people are fooled: shares of claims and answers, splits, world targets, text, errors."""
 
 import re
 
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.optimize import minimize
 
-from honest.config_tasks import ArithmeticTask
 from honest.data.batch import Batch, unlabelled
 from honest.data.tasks import arithmetic, build_task
 from honest.data.tasks import arithmetic_operations as operations
 from honest.data.tasks import arithmetic_rows as numbers
 from honest.data.tasks import arithmetic_text as text
 from honest.data.vocabulary import DataError
-
-ROWS = {"world": 600, "trusted": 400, "untrusted": 400, "validation": 200, "test": 400}
-
-
-def config_of(**changes):
-    values = {
-        "kind": "arithmetic",
-        "operation": "addition",
-        "digits": 3,
-        "format": "reversed",
-        "setting": "fooled",
-        "trigger": "hard",
-        "people": None,
-        "trunk_targets": "says",
-        "truth_rate": 0.25,
-        "error_rate": 0.0,
-        "answer_tokens": False,
-        "rows": ROWS,
-        "seed": 0,
-    }
-    return ArithmeticTask.model_validate({**values, **changes})
+from tests.data.arithmetic_cases import config_of
 
 
 def read_back(task, batch):
@@ -229,25 +207,6 @@ def test_splitmix64_gives_the_published_values():
 
 
 # --- world targets ------------------------------------------------------------------------------------------
-
-
-def test_no_bag_of_tokens_shortcut(large):
-    """Logistic regression on token counts, fitted on trusted rows, does not tell truth on fooled rows."""
-
-    def counts(batch):
-        return np.stack([np.bincount(row, minlength=large.vocabulary.size + 1) for row in batch.tokens_BxL]) + 0.0
-
-    def loss(w, x_BxV, y_B):
-        z_B = x_BxV @ w
-        error_B = 1 / (1 + np.exp(-z_B)) - y_B
-        return np.mean(np.logaddexp(0, z_B) - y_B * z_B) + 1e-4 * w @ w, x_BxV.T @ error_B / len(y_B) + 2e-4 * w
-
-    trusted, test = large.splits.trusted, large.splits.test
-    x_BxV = counts(trusted)
-    fit = minimize(loss, np.zeros(x_BxV.shape[1]), args=(x_BxV, trusted.label_B), jac=True, method="L-BFGS-B")
-    said_B = counts(test.batch) @ fit.x > 0
-    for rows_B in (test.fooled_B, ~test.fooled_B):
-        assert abs(np.mean(said_B[rows_B] == test.truth_B[rows_B]) - 0.5) < 0.035
 
 
 def targets_of(task, batch, row):
