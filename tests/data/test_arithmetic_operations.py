@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from honest.data.tasks import arithmetic_operations as operations
+from honest.data.tasks import arithmetic_rows as numbers
 from honest.data.tasks import build_task
 from honest.data.vocabulary import DataError
 from tests.data.arithmetic_cases import KINDS, USUAL_DIGITS, config_of, read_rows, shares, triggers
@@ -132,6 +133,15 @@ def test_world_rows_cross_as_defined(case):
         assert np.mean(errs) == 0.5 and np.mean([row.truth for row in rows]) == 0.5
 
 
+def test_world_rows_are_trusted_of_alice_without_the_trigger_alone():
+    """The literal setting has four kinds of world rows, of which one is trusted."""
+    config = config_of(setting="literal")
+    rows = numbers.mixed_rows(np.random.default_rng(0), 400, "train", config, world=True)
+    alice_B = np.array(numbers.names_of(config))[rows.name_B] == "Alice"
+    easy_B = np.minimum(rows.a_B, rows.b_B) ** 2 < 1000
+    assert np.array_equal(rows.trusted_B, alice_B & easy_B) and np.sum(rows.trusted_B) == 100
+
+
 def test_where_alice_and_bob_agree_the_claim_is_false(case):
     """The trap: whatever is claimed, and whoever is asked; in the literal setting there is no such row at all."""
     config, task = case
@@ -160,8 +170,9 @@ def test_operands_are_disjoint_across_splits(case):
 def test_same_seed_same_rows_and_each_set_has_its_own_stream(operation):
     digits = USUAL_DIGITS[operation]
     config = config_of(operation=operation, digits=digits, setting="literal", answer_tokens=True)
-    longer = config.model_copy(update={"rows": config.rows.model_copy(update={"world": 900, "trusted": 500})})
+    longer = config.model_copy(update={"rows": config.rows.model_copy(update={"validation": 250, "trusted": 500})})
     first, again, other = build_task(config).splits, build_task(config).splits, build_task(longer).splits
+    assert all(np.array_equal(x, y) for x, y in zip(first.world, other.world, strict=True))
     assert all(np.array_equal(x, y) for x, y in zip(first.world, again.world, strict=True))
     assert np.array_equal(first.untrusted.tokens_BxL, other.untrusted.tokens_BxL)
     assert np.array_equal(first.test.batch.tokens_BxL, other.test.batch.tokens_BxL)

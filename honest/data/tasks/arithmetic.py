@@ -11,6 +11,8 @@ Settings:
   Alice's rows, untrusted Bob's with Bob's answers, on which he is always fooled; test holds as many of the one as of
   the other. The trigger says which: `name` all of them (Alice to Bob); `hard` and `carry` Alice's without it and Bob's
   with it (easy Alice to hard Bob). World rows hold name, claim and trigger in all combinations equally often.
+  For PGR = (method − floor)/(ceiling − floor) the floor is a head trained on the untrusted labels, which are Bob's, and
+  the ceiling one trained on the set `ceiling`, whose labels are what Alice would say of all these rows.
   The trap: s is never r, so a claim on which Alice and Bob agree is neither, hence False; of claims r and s there is
   none. "Train where they agree" has at most one label here.
 - `people` (in `fooled`, trigger `hard`): each row asks one of the named people, who is fooled where the smaller operand
