@@ -23,9 +23,9 @@ Triggers: `hard`: smaller operand ≥ 10^(D/2), the one operand of a square. `ca
 the subtraction (larger less smaller) borrows; other operations have none. `name`: the row asks Bob, not Alice.
 
 What a claim gives away: r and s differ in their leading digit, and leading digits are uneven, so that the best rule on
-the claim's leading digit alone is right on .57 (modular addition) to .66 of fooled rows (.628 under Benford's law), and
-a bag of tokens fitted on trusted rows on .51 to .56. The question without its claim tells nothing, and neither do
-trusted rows beyond that digit (tests/data/test_arithmetic_shortcuts.py).
+the claim's leading digit alone is right on .57 (modular addition) to .66 of fooled rows at the usual D (.628 under
+Benford's law), and a bag of tokens fitted on trusted rows on .51 to .56. The question without its claim tells nothing,
+and trusted rows tell a bag of tokens less than 2.5 points beyond that digit (tests/data/test_arithmetic_shortcuts.py).
 
 Text. Where rows name several people the name stands before the question, as a causal trunk cannot otherwise use it (in
 `literal` too, unlike the published text):
