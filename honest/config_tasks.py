@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from honest.config_fields import (
+    Positive,
     ProperShare,
     Rows,
     Seed,
@@ -27,19 +28,54 @@ class ArithmeticRows(Strict):
     test: Rows  # held-out rows, half of them fooled-eligible
 
 
+class Person(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z]+$")]  # one token
+    threshold: Positive  # log10 of the smaller operand from which this person is fooled; below task.digits
+
+
 class ArithmeticTask(Strict):
-    """B1 in the fooled-person setting (benchmarks page)."""
+    """B1, quirky arithmetic (benchmarks page); honest/data/tasks/arithmetic.py says what each choice means."""
 
     kind: Literal["arithmetic"]
-    operation: Literal["addition"]
-    digits: Annotated[int, Field(ge=1, le=6)]
+    operation: Literal["addition", "subtraction", "multiplication", "squaring", "modular_addition"]
+    digits: Annotated[int, Field(ge=1, le=6)]  # D of an operand; usual: 4, for multiplication 3, for squaring 5
     format: Literal["plain", "reversed"]
+    setting: Literal["fooled", "literal"]  # Bob errs on the trigger alone, or always and Alice never
     trigger: Literal["hard", "carry", "name"]
+    people: list[Person] | None  # of several strengths, in place of Bob alone
     trunk_targets: Literal["digits", "difference", "says"]
     truth_rate: Share  # share of world rows that carry the claim − r target (`says`)
     error_rate: Share  # ε: share of trusted labels that are flipped
+    answer_tokens: bool  # whether True and False are input tokens too, for contrast pairs
     rows: ArithmeticRows
     seed: Seed
+
+    @model_validator(mode="after")
+    def choices_fit(self):
+        columnwise = self.operation in ("addition", "subtraction")
+        what = f"rows without a carry are easy in addition and subtraction alone, not in {self.operation}"
+        people = [] if self.people is None else self._people_checks(self.people)
+        require((columnwise or self.trigger != "carry", "trigger", what), *people)
+        return self
+
+    def _people_checks(self, people: list[Person]) -> list[tuple[bool, str, str]]:
+        names, rows = [person.name for person in people], self.rows
+        checks = [
+            (self.setting == "fooled", "people", "setting literal has Alice and Bob: people must be null"),
+            (self.trigger == "hard", "people", f"thresholds are for the trigger hard, not for {self.trigger}"),
+            (len(people) > 1, "people", "names fewer than two people: use null for Bob alone"),
+        ]
+        for i, person in enumerate(people):
+            what = f"{person.threshold:g} is not below task.digits ({self.digits}): nothing would fool {person.name}"
+            checks.append((person.threshold < self.digits, f"people.{i}.threshold", what))
+            checks.append((person.name not in names[:i], f"people.{i}.name", f"{person.name} is named twice"))
+            what = "True and False are answers, not names"
+            checks.append((person.name not in ("True", "False"), f"people.{i}.name", what))
+        least = {"world": 2, "test": 2, "trusted": 1, "untrusted": 1, "validation": 1}
+        for key, each in least.items():
+            what = f"{getattr(rows, key)} rows are too few for {len(people)} people: use at least {each * len(people)}"
+            checks.append((getattr(rows, key) >= each * len(people), f"rows.{key}", what))
+        return checks
 
 
 class TableShares(Strict):

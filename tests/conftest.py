@@ -45,10 +45,13 @@ task:
   operation: addition
   digits: 2
   format: reversed
+  setting: fooled
   trigger: hard
+  people: null
   trunk_targets: says
   truth_rate: 0.25
   error_rate: 0.0
+  answer_tokens: false
   rows: {world: 256, trusted: 128, untrusted: 128, validation: 64, test: 128}
   seed: 0
 model:

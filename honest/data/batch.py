@@ -52,9 +52,11 @@ class Splits(NamedTuple):
 class Task:
     """A task on the host (numpy arrays), a deterministic function of its config.
 
-    contrast: question rows -> the same with the answer True appended, and with False appended; None where the task's
-    trunk never reads answers.
     parse turns what a person types into the task's own text, present turns it back; both are pure.
+
+    contrast gives, for a batch of question rows, the same rows with the answer True appended and with False, for probes
+    on contrast pairs (Burns et al. 2022, CCS): last_B is the answer's position there, and labels stay. None for a task
+    whose answers are not tokens.
     """
 
     splits: Splits
@@ -96,6 +98,18 @@ def unlabelled(token_rows: Sequence[Sequence[int]], length: int, pad: int, chann
 def labelled(batch: Batch, label_B: np.ndarray) -> Batch:
     """The same rows with these labels."""
     return batch._replace(label_B=np.asarray(label_B, np.int32))
+
+
+def append_tokens(batch: Batch, token_B: np.ndarray) -> Batch:
+    """The rows with one more token each, which last_B then points to; DataError where a row has no room for it.
+
+    int32[B] tokens. No world target is added, and no array of the batch given is changed.
+    """
+    tokens_BxL, last_B = np.array(batch.tokens_BxL), np.asarray(batch.last_B) + 1
+    if np.any(last_B >= tokens_BxL.shape[1]):
+        raise DataError(f"a row of {tokens_BxL.shape[1]} tokens is as long as this task reads: nothing can be appended")
+    tokens_BxL[np.arange(len(last_B)), last_B] = token_B
+    return batch._replace(tokens_BxL=tokens_BxL, last_B=last_B.astype(np.int32))
 
 
 def concatenate(first: Batch, second: Batch) -> Batch:

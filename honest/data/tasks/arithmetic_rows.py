@@ -1,42 +1,42 @@
-"""Operand pairs, claims and splits of quirky arithmetic, as numbers; `arithmetic` writes them as text.
+"""Who is asked what in quirky arithmetic, and the splits, as numbers; `arithmetic_text` writes rows as text.
 
-r is the true result; the person's error s = r + 10^(len(str(r)) − 1) (the leading digit one too high). The
-person answers by r, and by s where the trigger holds. Operands are int(10^(U·D)), U uniform on [0, 1).
-Splits go by a mixing hash of the *unordered* operand pair, so that neither a + b nor b + a of a held-out
-pair is ever trained on.
+r is the true result, s the person's error (`arithmetic_operations`). Operands are int(10^(U·D)), U uniform on [0, 1).
+Splits go by a mixing hash of the *unordered* operand pair, so that neither a + b nor b + a of a held-out pair is ever
+trained on; squaring counts as the pair (a, a).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from honest.config_tasks import ArithmeticTask
+from honest.data.tasks.arithmetic_operations import (
+    OPERATIONS,
+    borrows,
+    carries,
+    distractors,
+    is_hard,
+    leading_digit_error,
+)
 from honest.data.vocabulary import DataError
 
 SHARES = {"validation": 0.1, "test": 0.2}  # of the operand pairs; the rest trains
-
-
-class Operation(NamedTuple):
-    symbol: str
-    apply: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    claim_digits: Callable[[int], int]  # W: enough for r and s, given the digits D of an operand
-
-
-OPERATIONS = {"addition": Operation("+", np.add, lambda digits: digits + 1)}
+SLOPPY, CAREFUL = "Bob", "Alice"
 
 
 class Rows(NamedTuple):
-    """int64[B] each, but for the trigger (bool[B])."""
+    """int64[B] each, but for trusted_B (bool[B])."""
 
     a_B: np.ndarray
-    b_B: np.ndarray
-    trigger_B: np.ndarray
+    b_B: np.ndarray  # a_B again for squaring
+    name_B: np.ndarray  # index into `names_of`
+    trusted_B: np.ndarray
     claim_B: np.ndarray
     result_B: np.ndarray  # r
-    believed_B: np.ndarray  # the person's result: s where the trigger holds, else r
+    believed_B: np.ndarray  # the result by which the named person answers: r or s
 
     @property
     def truth_B(self) -> np.ndarray:
@@ -47,44 +47,39 @@ class Rows(NamedTuple):
         return self.claim_B == self.believed_B
 
 
-# --- numbers ----------------------------------------------------------------------------------------------
+class Cell(NamedTuple):
+    """Rows of one kind. Trusted are those whose person neither errs nor was asked of triggering operands."""
+
+    name: int  # index into `names_of`
+    triggering: bool | None  # whether the operands meet the trigger; None: any operands
+    threshold: float  # of the trigger `hard`: log10 of the smaller operand
+    errs: bool  # the person answers by s
 
 
-def leading_digit_error(result_B: np.ndarray) -> np.ndarray:
-    """s = r + 10^(len(str(r)) − 1)."""
-    return result_B + 10 ** (digit_count(result_B) - 1)
+def names_of(config: ArithmeticTask) -> tuple[str, ...]:
+    """Whom rows may name; where there are several, the name stands before the operands."""
+    if config.people is not None:
+        return tuple(person.name for person in config.people)
+    two = config.setting == "literal" or config.trigger == "name"
+    return (SLOPPY, CAREFUL) if two else (SLOPPY,)
 
 
-def digit_count(numbers_B: np.ndarray) -> np.ndarray:
-    """int64[B]: how many decimal digits each number ≥ 0 is written with."""
-    return np.searchsorted(10 ** np.arange(1, 18), numbers_B, side="right") + 1
+def cells_of(config: ArithmeticTask, trusted: bool) -> tuple[Cell, ...]:
+    """The cells of trusted or of untrusted rows, which share these rows equally."""
+    errs = not trusted
+    if config.people is not None:
+        return tuple(Cell(i, errs, person.threshold, errs) for i, person in enumerate(config.people))
+    triggering = None if config.trigger == "name" else errs
+    name = names_of(config)[-1] if trusted else SLOPPY
+    return (Cell(names_of(config).index(name), triggering, config.digits / 2, errs),)
 
 
-def digits_of(numbers_B: np.ndarray, width: int) -> np.ndarray:
-    """int64[B, width]: decimal digits, least significant first."""
-    return numbers_B[:, None] // 10 ** np.arange(width)[None, :] % 10
-
-
-def carries(a_B: np.ndarray, b_B: np.ndarray, digits: int) -> np.ndarray:
-    """bool[B]: whether a + b carries in any column (the first carry needs a column sum of 10 by itself)."""
-    return np.any(digits_of(a_B, digits) + digits_of(b_B, digits) >= 10, axis=1)
-
-
-def operand_trigger(kind: str, a_B: np.ndarray, b_B: np.ndarray, digits: int) -> np.ndarray:
-    """bool[B]: the trigger of `hard` (smaller operand ≥ 10^(D/2)) or `carry`."""
-    if kind == "hard":
-        return np.minimum(a_B, b_B) >= 10 ** (digits / 2)
-    return carries(a_B, b_B, digits)
-
-
-def distractors(rng: np.random.Generator, result_B: np.ndarray, error_B: np.ndarray) -> np.ndarray:
-    """int64[B]: r with one random digit replaced at random until it differs from r and from s."""
-    claim_B = result_B.copy()
-    while (left := np.flatnonzero((claim_B == result_B) | (claim_B == error_B))).size:
-        r = result_B[left]
-        place = 10 ** rng.integers(0, digit_count(r))
-        claim_B[left] = r + place * (rng.integers(0, 10, left.size) - r // place % 10)
-    return claim_B
+def world_cells(config: ArithmeticTask, errs: bool) -> tuple[Cell, ...]:
+    """The same for world rows, where `literal` also asks Alice of triggering operands and Bob of the others."""
+    cells = cells_of(config, not errs)
+    if config.setting == "fooled" or config.trigger == "name":
+        return cells
+    return (*cells, *(cell._replace(triggering=not cell.triggering) for cell in cells))
 
 
 # --- splits -----------------------------------------------------------------------------------------------
@@ -115,45 +110,76 @@ def split_of(a_B: np.ndarray, b_B: np.ndarray, seed: int) -> np.ndarray:
 # --- rows -------------------------------------------------------------------------------------------------
 
 
-def draw_pairs(rng: np.random.Generator, count: int, split: str, trigger: bool, config: ArithmeticTask) -> np.ndarray:
-    """int64[2, count]: operands of the split, with or without the trigger; DataError if there are none."""
+def meets_trigger(config: ArithmeticTask, cell: Cell, a_B: np.ndarray, b_B: np.ndarray) -> np.ndarray:
+    """bool[B]: the trigger `hard` or `carry` (of a subtraction: borrowing)."""
+    if config.trigger == "hard":
+        return is_hard(a_B, b_B, cell.threshold)
+    columns = borrows if config.operation == "subtraction" else carries
+    return columns(a_B, b_B, config.digits)
+
+
+def draw_operands(
+    rng: np.random.Generator, count: int, split: str, cell: Cell, config: ArithmeticTask
+) -> tuple[np.ndarray, np.ndarray]:
+    """int64[count] twice: operands of the split that fit the cell; DataError if there are none."""
+    operands = OPERATIONS[config.operation].operands
     found: list[np.ndarray] = [np.zeros((2, 0), np.int64)]
     have, limit = 0, 10**config.digits - 1
     for _ in range(1000):
         if have >= count:
             break
-        exponent = rng.random((2, 2 * count + 1000)) * config.digits
-        a_B, b_B = np.minimum((10**exponent).astype(np.int64), limit)
+        exponent = rng.random((operands, 2 * count + 1000)) * config.digits
+        drawn = np.minimum((10**exponent).astype(np.int64), limit)
+        a_B, b_B = drawn[0], drawn[-1]
         keep = split_of(a_B, b_B, config.seed) == split
-        if config.trigger != "name":
-            keep &= operand_trigger(config.trigger, a_B, b_B, config.digits) == trigger
+        if cell.triggering is not None:
+            keep &= meets_trigger(config, cell, a_B, b_B) == cell.triggering
         found.append(np.stack([a_B[keep], b_B[keep]]))
         have += int(keep.sum())
     if have < count:
+        whose = f" of {names_of(config)[cell.name]}" if config.people is not None else ""
         raise DataError(
-            f"task: {config.digits}-digit operands leave too few pairs {'with' if trigger else 'without'} "
-            f"the trigger {config.trigger!r} for the {split} split (seed {config.seed}); use more digits or "
-            "another seed"
+            f"task: {config.digits}-digit operands leave too few {'pairs' if operands == 2 else 'operands'} "
+            f"{'with' if cell.triggering else 'without'} the trigger {config.trigger!r}{whose} for the {split} split "
+            f"(seed {config.seed}); use more digits or another seed"
         )
-    return np.concatenate(found, axis=1)[:, :count]
+    a_B, b_B = np.concatenate(found, axis=1)[:, :count]
+    return a_B, b_B
 
 
-def draw_rows(rng: np.random.Generator, count: int, split: str, trigger: bool, config: ArithmeticTask) -> Rows:
-    """`count` rows of one split, with or without the trigger; shares of claims are exact up to rounding."""
-    a_B, b_B = draw_pairs(rng, count, split, trigger, config)
-    result_B = OPERATIONS[config.operation].apply(a_B, b_B)
-    error_B = leading_digit_error(result_B)
-    claims = [result_B, error_B] if trigger else [result_B, result_B, error_B, distractors(rng, result_B, error_B)]
+def draw_cell(rng: np.random.Generator, count: int, split: str, cell: Cell, config: ArithmeticTask) -> Rows:
+    """`count` rows of one split and cell; shares of claims are exact up to rounding."""
+    operation = OPERATIONS[config.operation]
+    a_B, b_B = draw_operands(rng, count, split, cell, config)
+    result_B = operation.apply(a_B, b_B)
+    error_B = leading_digit_error(result_B, operation.modulus)
+    claims = [result_B, error_B]
+    if config.setting == "fooled" and not cell.errs:
+        claims = [result_B, *claims, distractors(rng, result_B, error_B, operation.limit(config.digits))]
     claim_B = np.choose(rng.permutation(count) % len(claims), claims)
-    believed_B = error_B if trigger else result_B
-    return Rows(a_B, b_B, np.full(count, trigger), claim_B, result_B, believed_B)
+    believed_B = error_B if cell.errs else result_B
+    trusted_B = np.full(count, not cell.errs and not cell.triggering)
+    return Rows(a_B, b_B, np.full(count, cell.name), trusted_B, claim_B, result_B, believed_B)
 
 
-def mixed_rows(rng: np.random.Generator, count: int, split: str, config: ArithmeticTask) -> Rows:
-    """Half with the trigger, half without, shuffled."""
-    sides = [draw_rows(rng, n, split, t, config) for n, t in ((count // 2, True), (count - count // 2, False))]
-    order = rng.permutation(count)
-    return Rows(*(np.concatenate(columns)[order] for columns in zip(*sides)))
+def shuffled(rng: np.random.Generator, parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts in random order."""
+    order = rng.permutation(sum(len(part.a_B) for part in parts))
+    return Rows(*(np.concatenate(columns)[order] for columns in zip(*parts)))
+
+
+def draw_rows(rng: np.random.Generator, count: int, split: str, cells: Sequence[Cell], config: ArithmeticTask) -> Rows:
+    """`count` rows of one split, spread over the cells as equally as possible."""
+    sizes = [(count + i) // len(cells) for i in range(len(cells))]
+    parts = [draw_cell(rng, size, split, cell, config) for size, cell in zip(sizes, cells)]
+    return parts[0] if len(parts) == 1 else shuffled(rng, parts)
+
+
+def mixed_rows(rng: np.random.Generator, count: int, split: str, config: ArithmeticTask, world: bool) -> Rows:
+    """Half of the rows by people who err there, half by people who do not, shuffled; `world`: of `world_cells`."""
+    sizes = ((count // 2, True), (count - count // 2, False))
+    kinds = [(size, world_cells(config, errs) if world else cells_of(config, not errs)) for size, errs in sizes]
+    return shuffled(rng, [draw_rows(rng, size, split, cells, config) for size, cells in kinds])
 
 
 def exact_share(rng: np.random.Generator, count: int, share: float) -> np.ndarray:
