@@ -18,11 +18,13 @@ from honest.report.tables import ALWAYS_FALSE, comparison_table, head_sentence, 
 from honest.train.stage import PRIOR, Stage
 from honest.train.state import TrainState
 
+BINS = {"trusted": "calibration_bins_trusted", "fooled": "calibration_bins_fooled"}
+
 
 class Final(NamedTuple):
     """scores: by table line. ledger: with the conservative log Z. claims: log Z in nat from every side.
 
-    gaps: how the phases' claims compared with bounds; None for an objective without log Z.
+    gaps: how the phases' claims compared with bounds; None for an objective without log Z. task: what was asked.
     """
 
     scores: dict[str, HeadScores]
@@ -31,6 +33,7 @@ class Final(NamedTuple):
     sentence: str
     scalars: dict[str, float]
     gaps: GapSummary | None
+    task: str
 
 
 def conclude(
@@ -66,13 +69,14 @@ def conclude(
         scalars["divergence/jensen_shannon_fooled"],
         scalars["divergence/disagreement_fooled"],
     )
+    task = evaluator.run.task.description
     if stage.spec.prior is None or not stage.spec.prior.log_partition:
-        return Final(scores, values, claims, sides, scalars, None)
+        return Final(scores, values, claims, sides, scalars, None, task)
     step = int(state.step)
     if step not in gaps:
         gaps = {**gaps, step: evaluator.check(stage, state, own or values).gap}
     summary = summarise(gaps, evaluator.gap_limit, config.evaluation.log_partition.net)
-    return Final(scores, values, claims, sides, scalars, summary)
+    return Final(scores, values, claims, sides, scalars, summary, task)
 
 
 def makes_claim(stage: Stage) -> bool:
@@ -136,7 +140,7 @@ def claim_verdict(claims: dict[str, float]) -> str:
 
 
 def summary(final: Final, config: Any, environment: dict[str, Any]) -> dict[str, Any]:
-    """`summary.json`: metrics under their tags, every score with its interval, the ledger."""
+    """`summary.json`: metrics under their tags, every score with its interval, bins of confidence, the ledger."""
     tags = {**final.scalars, **final.claims, **ledger_scalars(final.ledger)}
     names = method_names(config)[PRIOR]
     for name, tag in zip(names, ("intended", "instrumental"), strict=True):
@@ -155,10 +159,18 @@ def summary(final: Final, config: Any, environment: dict[str, Any]) -> dict[str,
         "seed": config.seed,
         "commit": environment["commit"],
         "device": environment["device_kind"],
+        "task": final.task,
         "sentence": final.sentence,
         "log_partition_checks": checks(final, config.objective.phases.kind),
         "metrics": {tag: finite(value) for tag, value in sorted(tags.items())},
-        "scores": {name: jsonable(scores) for name, scores in final.scores.items()},
+        "scores": {
+            name: jsonable({key: score for key, score in scores.items() if key not in BINS.values()})
+            for name, scores in final.scores.items()
+        },
+        "calibration_bins": {
+            name: {rows: jsonable(scores[key]) for rows, key in BINS.items()}  # type: ignore[literal-required]
+            for name, scores in final.scores.items()
+        },
         "ledger": {
             "rows": [row._asdict() for row in final.ledger.rows],
             "total_nats": final.ledger.total,
@@ -185,6 +197,8 @@ def jsonable(value: Any) -> Any:
         value = value._asdict()
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return finite(value)
     return value.item() if isinstance(value, np.generic) else value

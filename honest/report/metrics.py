@@ -7,13 +7,11 @@ Hinkley 1997, §3.8).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import beta, rankdata
-from scipy.stats import t as student_t
 
 from honest.data.batch import Evaluation
 
@@ -32,13 +30,16 @@ class Interval(NamedTuple):
     questions: int
 
 
-class SeedInterval(NamedTuple):
-    """A mean over seeds and its 95 % t-interval."""
+class CalibrationBin(NamedTuple):
+    """The rows whose confidence lies in (left, right], of which there is at least one.
 
-    value: float
-    low: float
-    high: float
-    seeds: int
+    accuracy: share of them that is right by the truth, with its interval over distinct questions.
+    """
+
+    left: float
+    right: float
+    confidence: float  # mean
+    accuracy: Interval
 
 
 class HeadScores(TypedDict):
@@ -63,6 +64,8 @@ class HeadScores(TypedDict):
     auroc_fooled: float | None
     calibration_error_trusted: float
     calibration_error_fooled: float
+    calibration_bins_trusted: list[CalibrationBin]
+    calibration_bins_fooled: list[CalibrationBin]
 
 
 def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: int) -> HeadScores:
@@ -86,6 +89,9 @@ def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: i
     def questions(values_B: np.ndarray, chosen_B: np.ndarray) -> Interval:
         return proportion_per_question(values_B[chosen_B], question_B[chosen_B], resamples, seed)
 
+    def bins(chosen_B: np.ndarray) -> list[CalibrationBin]:
+        return calibration_bins(logits_BxK[chosen_B], truth_B[chosen_B], question_B[chosen_B], resamples, seed)
+
     score_B = logits_BxK[:, ACCEPT] - logsumexp(np.delete(logits_BxK, ACCEPT, axis=1), axis=1)
     return HeadScores(
         truth_trusted=rows(right_B, trusted_B),
@@ -103,6 +109,8 @@ def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: i
         auroc_fooled=auroc(score_B[fooled_B], truth_B[fooled_B] == ACCEPT),
         calibration_error_trusted=calibration_error(logits_BxK[trusted_B], truth_B[trusted_B]),
         calibration_error_fooled=calibration_error(logits_BxK[fooled_B], truth_B[fooled_B]),
+        calibration_bins_trusted=bins(trusted_B),
+        calibration_bins_fooled=bins(fooled_B),
     )
 
 
@@ -146,14 +154,28 @@ def calibration_error(logits_BxK: Any, truth_B: Any) -> float:
 
     Confidence is the probability of the answer given (Guo et al. 2017); nan without rows.
     """
-    logits_BxK, truth_B = np.asarray(logits_BxK, np.float64), np.asarray(truth_B)
-    if not len(truth_B):
+    if not len(np.asarray(truth_B)):
         return float("nan")
-    confidence_B = softmax(logits_BxK, axis=1).max(axis=1)
-    right_B = logits_BxK.argmax(axis=1) == truth_B
-    bin_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    confidence_B, right_B, bin_B = _binned(logits_BxK, truth_B)
     excess = np.bincount(bin_B, right_B - confidence_B, minlength=CALIBRATION_BINS)  # rows · (accuracy − confidence)
-    return float(np.abs(excess).sum() / len(truth_B))
+    return float(np.abs(excess).sum() / len(right_B))
+
+
+def calibration_bins(logits_BxK: Any, truth_B: Any, question_B: Any, resamples: int, seed: int) -> list[CalibrationBin]:
+    """The bins of `calibration_error` that have rows, by rising confidence: what a reliability diagram shows."""
+    if not len(np.asarray(truth_B)):
+        return []
+    confidence_B, right_B, bin_B = _binned(logits_BxK, truth_B)
+    question_B = np.asarray(question_B)
+    return [
+        CalibrationBin(
+            left=float(i) / CALIBRATION_BINS,
+            right=float(i + 1) / CALIBRATION_BINS,
+            confidence=float(confidence_B[bin_B == i].mean()),
+            accuracy=proportion(right_B[bin_B == i], question_B[bin_B == i], resamples, seed),
+        )
+        for i in np.unique(bin_B)
+    ]
 
 
 def honest_gap_recovered(method: float, single: float, ceiling: float) -> float:
@@ -162,16 +184,12 @@ def honest_gap_recovered(method: float, single: float, ceiling: float) -> float:
     return float("nan") if abs(gap) < 1e-9 else (method - single) / gap
 
 
-def t_interval(values_over_seeds: Sequence[float] | np.ndarray) -> SeedInterval:
-    """Mean and 95 % t-interval over seeds; one seed alone leaves the mean unbounded. ValueError: no seed."""
-    values_N = np.asarray(values_over_seeds, np.float64)
-    if not values_N.size:
-        raise ValueError("an interval over seeds needs at least one seed")
-    mean, seeds = float(values_N.mean()), len(values_N)
-    if seeds == 1:
-        return SeedInterval(mean, -np.inf, np.inf, seeds)
-    half = float(student_t.ppf(1 - TAIL, seeds - 1) * values_N.std(ddof=1) / np.sqrt(seeds))
-    return SeedInterval(mean, mean - half, mean + half, seeds)
+def _binned(logits_BxK: Any, truth_B: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, whether right, and the index of the bin of each row: float64[B], bool[B], int[B]."""
+    logits_BxK = np.asarray(logits_BxK, np.float64)
+    confidence_B = softmax(logits_BxK, axis=1).max(axis=1)
+    bin_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    return confidence_B, logits_BxK.argmax(axis=1) == np.asarray(truth_B), bin_B
 
 
 def _per_question(values_B: Any, question_B: Any) -> tuple[np.ndarray, np.ndarray]:
