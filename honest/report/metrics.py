@@ -208,7 +208,7 @@ def _interval(hits_G: np.ndarray, sizes_G: np.ndarray, rows: int, resamples: int
         return Interval(np.nan, np.nan, np.nan, 0, 0)
     value = float(hits_G.sum() / sizes_G.sum())
     if value in (0.0, 1.0):
-        low, high = _clopper_pearson(round(value * questions), questions)
+        low, high = clopper_pearson(round(value * questions), questions)
     elif questions == 1:
         low, high = 0.0, 1.0
     else:
@@ -216,7 +216,8 @@ def _interval(hits_G: np.ndarray, sizes_G: np.ndarray, rows: int, resamples: int
     return Interval(value, low, high, rows, questions)
 
 
-def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of independent trials, at least one."""
     low = beta.ppf(TAIL, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - TAIL, successes + 1, trials - successes) if successes < trials else 1.0
     return float(low), float(high)
