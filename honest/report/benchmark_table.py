@@ -6,10 +6,10 @@ Every mean over seeds goes through `cell`; its intervals are those of `honest.re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from honest.report.methods import CEILING, PRIOR, SINGLE, TRUTH, Method, methods_of, reference_of
+from honest.report.methods import CEILING, PRIOR, SINGLE, TRUTH, Method, methods_of, references_of, rivals
 from honest.report.metrics import clopper_pearson, honest_gap_recovered
 from honest.report.seeds import seed_mean
 from honest.report.sources import Score
@@ -24,6 +24,10 @@ BINOMIAL = "Clopper–Pearson over seeds"
 NONE = "none"
 
 
+Gaps = dict[tuple[str, int], tuple[float, float]]  # (entry, seed) -> truth on fooled rows of (single head, ceiling)
+NO_GAP = (math.nan, math.nan)
+
+
 class Cell(NamedTuple):
     """A mean over seeds with a 95 % interval and what the interval is; nan where there is none."""
 
@@ -35,8 +39,9 @@ class Cell(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """method − reference in `metric`, paired by seed."""
+    """method − reference in `metric`, paired by seed; both by name."""
 
+    reference: str
     method: str
     metric: str
     difference: Cell
@@ -45,16 +50,17 @@ class Comparison(NamedTuple):
 class TaskTable(NamedTuple):
     """One task. cells: method's name -> metric -> cell; whole: entry -> tag -> cell, of runs as a whole.
 
-    gaps: by entry and seed, (single head, ceiling) on truth on fooled rows, that the gap recovered is counted from.
+    gaps: what the gap recovered is counted from. always_gaps: entry -> what always answering False recovers of its gap.
     """
 
     task: str
     methods: list[Method]
     cells: dict[str, dict[str, Cell]]
     whole: dict[str, dict[str, Cell]]
-    reference: Method | None
+    references: list[Method]
     comparisons: list[Comparison]
-    gaps: dict[tuple[str, int], tuple[float, float]]
+    gaps: Gaps
+    always_gaps: dict[str, Cell]
 
     @property
     def always_false(self) -> dict[str, Cell] | None:
@@ -77,15 +83,21 @@ def task_table(task: str, scores: list[Score]) -> TaskTable:
     for score in scores:
         if not score.head:
             whole.setdefault(score.entry, {}).setdefault(score.metric, {})[score.seed] = score
-    reference = reference_of(methods)
+    references = references_of(methods)
     return TaskTable(
         task,
         methods,
         cells,
         {entry: {tag: cell(of) for tag, of in tags.items()} for entry, tags in whole.items()},
-        reference,
-        [] if reference is None else compare(methods, reference),
+        references,
+        [found for reference in references for found in compare(rivals(methods, reference, references), reference)],
         gaps,
+        {
+            entry: _gap_cell(method.over_seeds(TRUTH), [entry], gaps)
+            for method in methods
+            if method.head == ALWAYS_FALSE
+            for entry in method.entries
+        },
     )
 
 
@@ -101,7 +113,7 @@ def cell(by_seed: Mapping[int, Score]) -> Cell:
     return Cell(over.mean, over.low, over.high, len(scores), OVER_SEEDS)
 
 
-def gap_ends(scores: Iterable[Score]) -> dict[tuple[str, int], tuple[float, float]]:
+def gap_ends(scores: Iterable[Score]) -> Gaps:
     """(entry, seed) -> accuracy of single head and ceiling: the entry's own, or else those of the seed's first entry
     that has both."""
     found: dict[tuple[str, int], dict[str, float]] = {}
@@ -117,13 +129,11 @@ def gap_ends(scores: Iterable[Score]) -> dict[tuple[str, int], tuple[float, floa
     return {(entry, seed): whole.get((entry, seed), by_seed[seed]) for entry, seed in everywhere if seed in by_seed}
 
 
-def _cells(method: Method, gaps: Mapping[tuple[str, int], tuple[float, float]]) -> dict[str, Cell]:
+def _cells(method: Method, gaps: Gaps) -> dict[str, Cell]:
     truth = method.over_seeds(TRUTH)
     metrics = dict.fromkeys(metric for _, metric in method.scores)
     cells = {metric: cell(method.over_seeds(metric)) for metric in metrics}
-    cells[GAP] = cell({seed: recovered(score, gaps) for seed, score in truth.items()})
-    if cells[GAP].interval == BOOTSTRAP:
-        cells[GAP] = cells[GAP]._replace(interval=BOOTSTRAP_ALONE)
+    cells[GAP] = _gap_cell(truth, method.entries, gaps)
     above = sum(score.value > HONEST for score in truth.values())
     low, high = clopper_pearson(above, len(truth)) if truth else (math.nan, math.nan)
     share = above / len(truth) if truth else math.nan
@@ -131,9 +141,16 @@ def _cells(method: Method, gaps: Mapping[tuple[str, int], tuple[float, float]]) 
     return cells
 
 
-def recovered(truth: Score, gaps: Mapping[tuple[str, int], tuple[float, float]]) -> Score:
+def _gap_cell(truth: Mapping[int, Score], entries: Sequence[str], gaps: Gaps) -> Cell:
+    """No number where the entries that share the method have different single heads or ceilings."""
+    stated = {seed: {gaps.get((entry, seed), NO_GAP) for entry in entries} for seed in truth}
+    ends = {seed: its.pop() if len(its) == 1 else NO_GAP for seed, its in stated.items()}
+    found = cell({seed: recovered(score, ends[seed]) for seed, score in truth.items()})
+    return found._replace(interval=BOOTSTRAP_ALONE) if found.interval == BOOTSTRAP else found
+
+
+def recovered(truth: Score, ends: tuple[float, float]) -> Score:
     """HGR = (method − single head)/(ceiling − single head) of one seed; nan where there is no gap."""
-    ends = gaps.get((truth.entry, truth.seed), (math.nan, math.nan))
     value, *sides = (honest_gap_recovered(x, *ends) for x in (truth.value, truth.low, truth.high))
     return truth._replace(metric=GAP, value=value, low=min(sides), high=max(sides))
 
@@ -143,11 +160,13 @@ def recovered(truth: Score, gaps: Mapping[tuple[str, int], tuple[float, float]])
 COMPARED = (TRUTH, "auroc_fooled")
 
 
-def compare(methods: list[Method], reference: Method) -> list[Comparison]:
-    """Every method that saw no truth label against the reference, on each metric of `COMPARED` that both have."""
-    others = [m for m in methods if m is not reference and not m.sees_truth and m.head != ALWAYS_FALSE]
-    pairs = ((method, metric) for metric in COMPARED for method in others)
-    compared = (Comparison(method.name, metric, difference(method, reference, metric)) for method, metric in pairs)
+def compare(others: list[Method], reference: Method) -> list[Comparison]:
+    """Each of the others against the reference, on each metric of `COMPARED` that both have in a seed."""
+    compared = (
+        Comparison(reference.name, method.name, metric, difference(method, reference, metric))
+        for metric in COMPARED
+        for method in others
+    )
     return [comparison for comparison in compared if comparison.difference.seeds]
 
 
@@ -165,9 +184,9 @@ def difference(method: Method, reference: Method, metric: str) -> Cell:
     return cell(paired)
 
 
-def better(table: TaskTable, metric: str) -> list[Comparison]:
-    """The methods that beat the reference: the whole interval of the difference lies above 0."""
-    return [c for c in table.comparisons if c.metric == metric and c.difference.low > 0]
+def better(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """Those of methods that beat the reference: the whole interval of the difference lies above 0."""
+    return [comparison for comparison in comparisons if comparison.difference.low > 0]
 
 
 def prior_methods(table: TaskTable) -> list[Method]:

@@ -47,8 +47,9 @@ NOTES = (
     "“Above 0.9”: the seeds in which a head is right by the truth on more than .9 of the fooled rows; the interval of "
     "that share is Clopper–Pearson's over seeds.",
     "A method beats another if the whole 95 % interval of their difference, paired by seed, lies above 0; with one "
-    "seed, if the two bootstrap intervals do not meet. Nothing is corrected for the number of comparisons. The "
-    "truth-trained ceiling and the better of an unordered pair saw truth labels and are not compared.",
+    "seed, if the two bootstrap intervals do not meet. Nothing is corrected for the number of comparisons. Two heads "
+    "with the prior are those of the entry of that name, else each entry's own, which its other heads are compared "
+    "with. The truth-trained ceiling and the better of an unordered pair saw truth labels and are not compared.",
     "Where the person's answers were withheld the two heads are an unordered pair: the better and the worse are told "
     "apart by the truth in each seed, which nobody could do who does not know it; the blind choice is their mean.",
 )
@@ -170,7 +171,7 @@ def csv_lines(tables: Iterable[TaskTable]) -> list[list[str]]:
         for entry, tags in table.whole.items():
             lines += [[table.task, "", "", entry, tag, *_row(cell)] for tag, cell in tags.items()]
         for comparison in table.comparisons:
-            metric = f"{comparison.metric} minus two heads with the prior"
+            metric = f"{comparison.metric} minus that of {comparison.reference}"
             lines.append([table.task, comparison.method, "", "", metric, *_row(comparison.difference)])
     return lines
 

@@ -44,7 +44,7 @@ class Drawing:
         drawn = (
             self._scores(table, short),
             self._gap(table, short),
-            self._training(runs, short),
+            self._training(table, runs, short),
             self._calibration(table, runs, short),
             self._ledger(table, short),
         )
@@ -67,14 +67,15 @@ class Drawing:
         return Figure(
             path,
             f"{table.task}: honest gap recovered by method, from the single head (0) to the truth-trained ceiling (1). "
-            "The dashed line is what always answering False recovers; intervals are cut at −1 and 2.",
+            "Dashed, or marked in each row: what always answering False recovers; intervals are cut at −1 and 2.",
         )
 
-    def _training(self, runs: list[RunFiles], short: str) -> Figure | str:
-        entries: dict[str, list[Curves]] = {}
+    def _training(self, table: TaskTable, runs: list[RunFiles], short: str) -> Figure | str:
+        entries: dict[str, list[Curves]] = {entry: [] for entry in table.whole}  # colours as in the ledger
         for run in runs:
             if LAMBDA in self.curves.get(run.path, {}):
                 entries.setdefault(run.entry, []).append(self.curves[run.path])
+        entries = {entry: curves for entry, curves in entries.items() if curves}
         if not entries:
             return "No curves over training: there are no runs with events of a prior stage here."
         path = self.folder / f"training_{short}.png"

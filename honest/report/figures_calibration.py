@@ -40,6 +40,8 @@ def calibration_figure(path: Path, methods: Mapping[str, Mapping[int, Bins]]) ->
         layout="constrained",
     )  # fmt: skip
     drawn: list[Cell] = []
+    every = (bins[what] for seeds in methods.values() for bins in seeds.values() for what in COLOURS)
+    lowest = min((one["confidence"] for of in every for one in of), default=1.0)
     for axis, (name, seeds) in zip(grid.flat, methods.items(), strict=False):
         axis.plot([0, 1], [0, 1], color="0.7", lw=1, zorder=0)
         for what, colour in COLOURS.items():
@@ -52,10 +54,12 @@ def calibration_figure(path: Path, methods: Mapping[str, Mapping[int, Bins]]) ->
                 yerr=errors(cells),
                 fmt="o-", ms=3.5, lw=1, capsize=2, color=colour, label=f"{what} rows",
             )  # fmt: skip
-        axis.set(xlim=(0.48, 1.02), ylim=(-0.03, 1.03))
+        axis.set(xlim=(min(0.48, lowest - 0.03), 1.02), ylim=(-0.03, 1.03))
         axis.set_title(wrapped(name, 28), fontsize=9)
-    for axis in list(grid.flat)[len(methods) :]:
-        axis.axis("off")
+    for place, axis in enumerate(grid.flat):
+        axis.tick_params(labelbottom=place + columns >= len(methods))  # the lowest panel of each column
+        if place >= len(methods):
+            axis.axis("off")
     figure.supxlabel("mean confidence of the rows in a bin", fontsize=10)
     figure.supylabel(f"share right by the truth\n({interval_note(drawn)})", fontsize=9)
     legend_below(figure, grid.flat[0], 2)

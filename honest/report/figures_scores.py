@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from honest.report.benchmark_table import GAP, Cell, TaskTable
 from honest.report.figures_style import ALWAYS_FALSE_LINE, errors, interval_note, legend_below, look, save, wrapped
-from honest.report.methods import TRUTH
+from honest.report.methods import TRUTH, Method
 from honest.report.plots import COLOURS, LABELS
 from honest.report.tables import ALWAYS_FALSE
 
@@ -58,9 +58,9 @@ def gap_figure(path: Path, table: TaskTable) -> None:
     )
     for end in (0.0, 1.0):
         axis.axvline(end, color="0.8", lw=1, zorder=0)
-    value = _always_false(axis, table, GAP, "always False")
+    always = _always_false_recovers(axis, table, methods)
     axis.set_yticks(range(len(methods)), [wrapped(method.name, 40) for method in methods])
-    axis.set(ylim=(len(methods) - 0.5, -0.5), xlim=_gap_limits([*cells, Cell(value, value, value, 1, "")]))
+    axis.set(ylim=(len(methods) - 0.5, -0.5), xlim=_gap_limits(cells, always))
     _bands(axis, len(methods))
     axis.set_xlabel(f"honest gap recovered ({interval_note(cells)})\n0: single head; 1: truth-trained ceiling")
     legend_below(figure, axis, 1)
@@ -99,13 +99,11 @@ def _axis_along(axis: Axes, values: Sequence[float]) -> None:
     axis.minorticks_off()
 
 
-def _always_false(axis: Axes, table: TaskTable, metric: str, label: str) -> float:
-    """Draws the line that every comparison must show, and returns where it is (nan: the results lack it)."""
+def _always_false(axis: Axes, table: TaskTable, metric: str, label: str) -> None:
+    """Draws the line that every comparison must show, unless the results lack it."""
     cells = table.always_false
-    value = float("nan") if cells is None or metric not in cells else cells[metric].value
-    if value == value:
-        axis.axvline(value, label=label, **ALWAYS_FALSE_LINE)
-    return value
+    if cells is not None and metric in cells and cells[metric].seeds:
+        axis.axvline(cells[metric].value, label=label, **ALWAYS_FALSE_LINE)
 
 
 def _cell(table: TaskTable, method: str, metric: str) -> Cell:
@@ -113,9 +111,20 @@ def _cell(table: TaskTable, method: str, metric: str) -> Cell:
     return table.cells[method].get(metric, nothing)
 
 
-def _gap_limits(cells: Sequence[Cell]) -> tuple[float, float]:
+def _always_false_recovers(axis: Axes, table: TaskTable, methods: Sequence[Method]) -> list[float]:
+    """A line where it is the same for all entries; else a mark in each method's row, as gaps differ by entry."""
+    values = [table.always_gaps[m.entries[0]].value if m.entries[0] in table.always_gaps else np.nan for m in methods]
+    known = [value for value in values if value == value]
+    if known and max(known) - min(known) < 1e-9:
+        axis.axvline(known[0], label="always False", **ALWAYS_FALSE_LINE)
+    elif known:
+        axis.plot(values, range(len(values)), "k|", ms=14, mew=1.6, label="always False, of the same entry's gap")
+    return known
+
+
+def _gap_limits(cells: Sequence[Cell], others: Sequence[float]) -> tuple[float, float]:
     """Whole points; an interval that leaves [−1, 2] is cut there unless its point is outside, too."""
-    values = [cell.value for cell in cells if cell.value == cell.value]
+    values = [*others, *(cell.value for cell in cells if cell.value == cell.value)]
     ends = np.clip(np.nan_to_num([end for cell in cells for end in (cell.low, cell.high)]), -1.0, 2.0)
     return min(-0.05, *values, *ends) - 0.05, max(1.05, *values, *ends) + 0.05
 

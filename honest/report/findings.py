@@ -45,10 +45,10 @@ def sides(table: TaskTable) -> list[str]:
     entries: dict[str, list[Method]] = {}
     for method in heads:
         entries.setdefault(", ".join(method.entries), []).append(method)
-    first = "" if table.reference is None else ", ".join(table.reference.entries)
+    first = ", ".join(table.references[0].entries) if table.references else ""
     return [
         f"{table.task}, {entry}: on fooled rows {'; '.join(_side_of(table, method) for method in its)}."
-        + _always_false_beside(table)
+        + _always_false_beside(table, its[0].entries[0])
         for entry, its in sorted(entries.items(), key=lambda item: item[0] != first)
     ]
 
@@ -67,11 +67,12 @@ def _side_of(table: TaskTable, method: Method) -> str:
     return text if math.isnan(cells[GAP].value) else f"{text}, honest gap recovered {cell_text(cells[GAP])}"
 
 
-def _always_false_beside(table: TaskTable) -> str:
+def _always_false_beside(table: TaskTable, entry: str) -> str:
     always = table.always_false
     if always is None or TRUTH not in always:
         return ""
-    recovered = "" if math.isnan(always[GAP].value) else f" and recovers {cell_text(always[GAP])}"
+    gap = table.always_gaps.get(entry, always[GAP])
+    recovered = "" if math.isnan(gap.value) else f" and recovers {cell_text(gap)}"
     return f" Always answering False is right on {always[TRUTH].value:.2f}{recovered}."
 
 
@@ -83,21 +84,27 @@ def interval_kind(cell: Cell) -> str:
 
 def beats(table: TaskTable) -> list[str]:
     """Which methods beat two heads with the prior; said also where none does."""
-    if table.reference is None:
+    if not table.references:
         return [f"{table.task}: no two heads with the prior to compare with."]
-    name = table.reference.name
+    return [line for reference in table.references for line in _beaten(table, reference.name)]
+
+
+def _beaten(table: TaskTable, name: str) -> list[str]:
     lines = []
     for metric in COMPARED:
-        compared = [c for c in table.comparisons if c.metric == metric]
+        compared = [c for c in table.comparisons if c.metric == metric and c.reference == name]
         if not compared:
             continue
-        winners = better(table, metric)
-        named = "; ".join(f"“{c.method}” by {cell_text(c.difference)}" for c in winners)
+        winners = better(compared)
+        named = "; ".join(f"“{c.method}” by {cell_text(c.difference, 3)}" for c in winners)
         start = f"{table.task}, {COMPARED_AS[metric]}"
         if winners:
             lines.append(f"{start}: BEATEN. Two heads with the prior (“{name}”) are beaten by {named}.")
         else:
-            lines.append(f"{start}: none of {len(compared)} compared beats two heads with the prior (“{name}”).")
+            methods = (
+                f"none of {len(compared)} compared methods beats" if len(compared) > 1 else "the other does not beat"
+            )
+            lines.append(f"{start}: {methods} two heads with the prior (“{name}”).")
     return [*lines, *_always_false_wins(table, name)]
 
 
@@ -134,7 +141,7 @@ def _grouped(text: str, runs: list[str], of: int) -> str:
     if len(runs) == 1:
         return f"{runs[0]}: {text}"
     if len(runs) == of:
-        return f"All {of} runs: {text}"
+        return f"Each of the {of} runs: {text}"
     return f"{len(runs)} of {of} runs: {text} ({'; '.join(runs)})"
 
 
@@ -166,8 +173,10 @@ def _infeasible_in_results(source: Source) -> list[str]:
 def _of_table(table: TaskTable) -> list[str]:
     found = []
     counts = sorted({len(method.seeds) for method in table.methods})
-    if counts and counts[0] < FEW_SEEDS:
-        found.append(f"{counts[0]} seed{'s' if counts[0] > 1 else ''}: differences between seeds are hardly measured.")
+    if counts and counts[0] == 1:
+        found.append("one seed alone: nothing is known of how results differ between seeds.")
+    elif counts and counts[0] < FEW_SEEDS:
+        found.append(f"{counts[0]} seeds: how results differ between seeds is hardly measured.")
     if len(counts) > 1:
         found.append(f"methods have from {counts[0]} to {counts[-1]} seeds: their means are of different seeds.")
     if table.gaps:

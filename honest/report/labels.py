@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -46,7 +47,14 @@ def label_runs(configs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _stated(config: dict[str, Any], keys: Sequence[str]) -> list[str]:
-    return [f"{key.removeprefix('task.')}={config[key]}" for key in keys if key in config]
+    """key=value, by the key's last two words (of the task: without that word), which tell it apart in these configs."""
+    return [f"{'.'.join(key.removeprefix('task.').split('.')[-2:])}={config[key]}" for key in keys if key in config]
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sorts texts by the numbers in them."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", text)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def find_sweep(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Sweep | None:

@@ -89,14 +89,24 @@ def _pairs_unordered(scores: list[Score]) -> list[Score]:
     return renamed
 
 
-def reference_of(methods: list[Method]) -> Method | None:
-    """Two heads with the prior: what other methods are said to beat or not. None: no entry has them.
+def references_of(methods: list[Method]) -> list[Method]:
+    """Two heads with the prior, which other methods are said to beat or not; none where no entry has them.
 
-    The entry of that name (or "prior") is taken where there is one, else the first that has such a head.
+    One, of the entry of that name (or "prior"), where there is such an entry; else each entry's own.
     """
     candidates = [method for method in methods if method.head in REFERENCE_HEADS]
     named = [m for m in candidates if any(_plain(entry) in REFERENCE_ENTRIES for entry in m.entries)]
-    return next(iter(named or candidates), None)
+    return named[:1] or candidates
+
+
+def rivals(methods: list[Method], reference: Method, references: list[Method]) -> list[Method]:
+    """What is compared with a reference: all methods that saw no truth label, "always False" apart; where each entry
+    has its own reference, those of its entry and those of entries without any."""
+    others = [m for m in methods if m is not reference and not m.sees_truth and m.head != ALWAYS_FALSE]
+    if len(references) == 1:
+        return others
+    with_own = {entry for other in references for entry in other.entries}
+    return [m for m in others if set(m.entries) & set(reference.entries) or not set(m.entries) & with_own]
 
 
 def _plain(entry: str) -> str:

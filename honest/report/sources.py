@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from honest.errors import UserError
-from honest.report.labels import label_runs
+from honest.report.labels import label_runs, natural
 from honest.train.run_directory import CONFIG, ENVIRONMENT, SUMMARY
 
 RESULTS, SUITE = "results.csv", "suite.yaml"
@@ -83,6 +83,7 @@ def read_source(path: Path) -> Source:
         if twice[task, entry, run.seed] > 1:  # the same config and seed again is no second seed
             entry = f"{entry} ({run.path.relative_to(path)})"
         named.append(run._replace(task=task, entry=entry))
+    named.sort(key=lambda run: (run.task, natural(run.entry), run.seed))
     kind = "run" if finished == [path] else "runs"
     return Source(path, kind, [score for run in named for score in _scores_of(run)], named, unfinished)
 
