@@ -31,6 +31,7 @@ def write_report(directory: Path) -> Path:
     nothing is written at all.
     """
     source = read_source(directory)
+    refuse_foreign(directory, [Path(name) for name in (HTML, MARKDOWN, NUMBERS)])  # before anything is drawn
     with tempfile.TemporaryDirectory(prefix=".report-", dir=directory) as folder:
         figures = Path(folder) / FIGURES
         figures.mkdir()
@@ -95,15 +96,20 @@ def is_ours(path: Path) -> bool:
     return MARK.encode() in head
 
 
-def _move(made: Path, directory: Path) -> None:
-    """All files of `made` to their places, once it is sure that none replaces a file of somebody else."""
-    names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
+def refuse_foreign(directory: Path, names: Sequence[Path]) -> None:
+    """UserError: one of these files is there and was made by somebody else."""
     for name in names:
         target = directory / name
         if target.exists() and not (target.is_file() and is_ours(target)):
             raise UserError(
                 f"{target} was not made by honest report, and is not overwritten; nothing was written. Move it away"
             )
+
+
+def _move(made: Path, directory: Path) -> None:
+    """All files of `made` to their places, once it is sure that none replaces a file of somebody else."""
+    names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
+    refuse_foreign(directory, names)
     (directory / FIGURES).mkdir(exist_ok=True)
     for name in names:
         os.replace(made / name, directory / name)
