@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from honest.report.benchmark_table import ABOVE, GAP, NONE, Cell, TaskTable
 from honest.report.findings import cell_text
 from honest.report.methods import CEILING
-from honest.report.sources import RunFiles, Source
+from honest.report.sources import SUITE, RunFiles, Source
 
 SHOWN = {  # metric -> head of its column
     "truth_fooled": "truth, fooled",
@@ -91,6 +91,7 @@ def facts(source: Source, tables: Iterable[TaskTable]) -> list[tuple[str, list[s
     commands = _distinct(run.environment.get("command") for run in runs)
     return [
         ("Task" if len(tasks) == 1 else "Tasks", tasks),
+        *([("Suite", [f"{SUITE} beside this page, resolved"])] if (source.path / SUITE).exists() else []),
         ("Entries", _distinct(score.entry for score in source.scores)),
         ("Seeds", [f"{task}: {', '.join(map(str, its))}" for task, its in seeds.items()]),
         ("Commit", _distinct(run.summary.get("commit") for run in runs) or ["unknown: the runs are not here"]),

@@ -48,7 +48,7 @@ footer { margin-top: 2rem; font-size: .88rem; color: #333; }
   table { font-size: 7.5pt; }
   th, td { padding: .15rem .3rem; }
   tr, figure { break-inside: avoid; }
-  figure img { max-height: 165mm; }
+  figure img { width: auto; max-height: 160mm; }
 }
 """
 

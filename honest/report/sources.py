@@ -90,12 +90,15 @@ def read_source(path: Path) -> Source:
 
 def read_results(path: Path) -> list[Score]:
     """UserError names file, line, column and what stands there; and a (task, seed, entry, head, metric) given twice."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: no column {missing[0]!r}; a benchmark's results have {','.join(COLUMNS)}")
-        scores = [_score(path, reader.line_num, line) for line in reader]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path}: no column {missing[0]!r}; a benchmark's results have {','.join(COLUMNS)}")
+            scores = [_score(path, reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read: {error}; it should be CSV in UTF-8") from error
     if not scores:
         raise UserError(f"{path} has no line of results yet; finish the benchmark first")
     key, count = Counter(score[:5] for score in scores).most_common(1)[0]
@@ -152,8 +155,10 @@ def _run_files(folder: Path, task: str, entry: str) -> RunFiles:
     summary = _json(folder / SUMMARY)
     try:
         nested = YAML(typ="safe", pure=True).load(folder / CONFIG)
-    except (OSError, YAMLError) as error:
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read: {error}") from error
+    if not isinstance(nested, dict):
+        raise UserError(f"{folder / CONFIG} is not the config of a run: it has no keys")
     lacking = [key for key in ("seed", "scores", "metrics") if key not in summary]
     if lacking:
         raise UserError(f"{folder / SUMMARY}: no key {lacking[0]!r}: not the summary of a run")

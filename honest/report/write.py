@@ -31,6 +31,8 @@ def write_report(directory: Path) -> Path:
     nothing is written at all.
     """
     source = read_source(directory)
+    if not os.access(directory, os.W_OK):
+        raise UserError(f"{directory} cannot be written to; copy it to a place that can")
     refuse_foreign(directory, [Path(name) for name in (HTML, MARKDOWN, NUMBERS)])  # before anything is drawn
     with tempfile.TemporaryDirectory(prefix=".report-", dir=directory) as folder:
         figures = Path(folder) / FIGURES

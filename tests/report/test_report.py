@@ -65,6 +65,7 @@ def benchmark(tmp_path_factory):
     rival = {SINGLE: TRUTH[SINGLE], CEILING: TRUTH[CEILING], "divdis: intended": (0.6, 0.8, 0.5), ALWAYS: TRUTH[ALWAYS]}
     made = [line for task in ("sums", "a<b & c") for line in lines(task, "two heads with the prior", TRUTH)]
     write(folder, [*made, *lines("sums", "divdis", rival)])
+    (folder / "suite.yaml").write_text("tasks: []\n", encoding="utf-8")
     assert main(["report", str(folder)]) == 0
     return folder
 
@@ -90,7 +91,7 @@ def test_page_says_what_a_reader_needs_first(benchmark):
     places = [text.index(word) for word in order]
     assert places == sorted(places)
     assert "a<b & c, two heads with the prior: on fooled rows the intended head sides with neither clearly" in text
-    assert "sums: 3 seeds: how results differ" in text
+    assert "suite.yaml beside this page" in text and "sums: 3 seeds: how results differ" in text
     assert "a<b & c, accuracy against the truth on fooled rows: the other does not beat two heads" in text
     assert "are beaten by “divdis: intended · divdis” by 0.100 [0.100, 0.100]" in text  # .1 in every seed
 
@@ -318,6 +319,12 @@ def test_ledger_rows_are_by_term_and_group(tmp_path):
 
 def test_slugs_never_meet():
     assert slugs(["a b", "a/b", "ä"]) == {"a b": "a_b", "a/b": "a_b_1", "ä": "task"}
+
+
+def test_a_results_file_that_is_no_text_is_a_mistake(tmp_path):
+    (tmp_path / "results.csv").write_bytes(b"\xff\xfe\x00task")
+    with pytest.raises(UserError, match=r"results\.csv cannot be read"):
+        read_source(tmp_path)
 
 
 def test_a_summary_of_something_else_is_named(tiny_run, tmp_path):
