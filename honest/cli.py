@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a run's newest checkpoints and print the report")
     evaluate.add_argument("directory", type=Path)
     evaluate.add_argument("--json", type=Path, help="also write the summary to this new file")
+    report = commands.add_parser("report", help="a run, a folder of runs or a benchmark as one HTML page with figures")
+    report.add_argument("directory", type=Path, help="writes report.html, .md and .csv and figures/ there")
     ask = commands.add_parser("ask", help="what each head of a run answers to one question")
     ask.add_argument("directory", type=Path)
     ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
@@ -111,6 +113,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.command == "ask":
         print(runs.ask(RunDirectory(options.directory), options.question))
+        return 0
+    if options.command == "report":
+        from honest.report.write import write_report
+
+        print(write_report(options.directory))
         return 0
     if options.command == "evaluate":
         runs.evaluate(RunDirectory(options.directory), options.json)

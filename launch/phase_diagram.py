@@ -138,8 +138,8 @@ def crossings() -> Iterator[Crossing]:
             for recovered in track(SOLVER_RECOVERED, f"{solver}, {prior}"):
                 seeds = 1 if solver == "milp" else SEEDS
                 found = [_crossing(solver, recovered, tied_bits, seed) for seed in range(seeds)]
-                mean, half_width = seed_mean(found)
-                yield Crossing(prior, solver, recovered, mean, mean - half_width, mean + half_width, seeds)
+                over = seed_mean(found)
+                yield Crossing(prior, solver, recovered, over.mean, over.low, over.high, seeds)
 
 
 def _crossing(solver: str, recovered: float, tied_bits: float | None, seed: int) -> float:

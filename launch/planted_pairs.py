@@ -58,7 +58,7 @@ from honest.train import phases
 from honest.train.loop import compile_step
 from honest.train.predictor import TokenPredictor
 from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
-from honest.train.sharding import make_mesh
+from honest.train.sharding import make_mesh, replicate
 from honest.train.spec import HEADS, StageSpec
 from honest.train.stage import TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage, method_stage
@@ -128,7 +128,7 @@ def train(stage: Stage, run: Run, start: Params | None) -> Params:
     """What the project's train step makes of a stage of maximum likelihood; start: its parameters instead of fresh."""
     state = stage.init()
     if start is not None:
-        state = state._replace(params=start, optimizer=stage.spec.optimizer.init(start))
+        state = replicate(state._replace(params=start, optimizer=stage.spec.optimizer.init(start)), run.mesh)
     state = jax.tree.map(jnp.copy, state)
     shell = compile_step(stage, run.mesh)
     for _ in range(stage.steps):

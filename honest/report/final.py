@@ -20,6 +20,7 @@ from honest.train.stage import PRIOR, Stage
 from honest.train.state import TrainState
 
 SINGLE_HEAD, CEILING = "single head", "truth-trained ceiling"  # lines that the honest gap is measured between
+BINS = {"trusted": "calibration_bins_trusted", "fooled": "calibration_bins_fooled"}
 
 
 class PriorFinal(NamedTuple):
@@ -36,10 +37,11 @@ class PriorFinal(NamedTuple):
 
 
 class Final(NamedTuple):
-    """scores: by table line. prior: None where the run's `methods` do not have it."""
+    """scores: by table line. prior: None where the run's `methods` do not have it. task: what was asked."""
 
     scores: dict[str, HeadScores]
     prior: PriorFinal | None
+    task: str
 
 
 def conclude(
@@ -63,9 +65,10 @@ def conclude(
         for name, logits in zip(names, answers, strict=True):
             scores[name] = head_scores(logits, test, config.evaluation.bootstrap, config.seed)
     scores[ALWAYS_FALSE] = always_false(test, config.evaluation.bootstrap, config.seed)
-    if PRIOR not in stages:
-        return Final(scores, None)
-    return Final(scores, conclude_prior(evaluator, stages[PRIOR], states[PRIOR], gaps, scores))
+    prior = None
+    if PRIOR in stages:
+        prior = conclude_prior(evaluator, stages[PRIOR], states[PRIOR], gaps, scores)
+    return Final(scores, prior, evaluator.run.task.description)
 
 
 def conclude_prior(
@@ -164,7 +167,7 @@ def claim_verdict(claims: dict[str, float]) -> str:
 
 
 def summary(final: Final, config: RunConfig, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """`summary.json`: metrics under their tags, every score with its interval, the ledger."""
+    """`summary.json`: metrics under their tags, every score with its interval, bins of confidence, the ledger."""
     tags = gap_recovered(final.scores, config)
     prior = final.prior
     if prior is not None:
@@ -178,10 +181,18 @@ def summary(final: Final, config: RunConfig, environment: Mapping[str, Any]) -> 
         "seed": config.seed,
         "commit": environment["commit"],
         "device": environment["device_kind"],
+        "task": final.task,
         "sentence": None if prior is None else prior.sentence,
         "log_partition_checks": None if prior is None else checks(prior, config.objective.phases.kind),
         "metrics": {tag: finite(value) for tag, value in sorted(tags.items())},
-        "scores": {name: jsonable(scores) for name, scores in final.scores.items()},
+        "scores": {
+            name: jsonable({key: score for key, score in scores.items() if key not in BINS.values()})
+            for name, scores in final.scores.items()
+        },
+        "calibration_bins": {
+            name: {rows: jsonable(scores[key]) for rows, key in BINS.items()}  # type: ignore[literal-required]
+            for name, scores in final.scores.items()
+        },
         "ledger": None
         if prior is None
         else {
@@ -222,6 +233,8 @@ def jsonable(value: Any) -> Any:
         value = value._asdict()
     if isinstance(value, dict):
         return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return finite(value)
     return value.item() if isinstance(value, np.generic) else value

@@ -7,13 +7,11 @@ Hinkley 1997, §3.8).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import beta, rankdata
-from scipy.stats import t as student_t
 
 from honest.data.batch import Evaluation
 
@@ -32,13 +30,16 @@ class Interval(NamedTuple):
     questions: int
 
 
-class SeedInterval(NamedTuple):
-    """A mean over seeds and its 95 % t-interval."""
+class CalibrationBin(NamedTuple):
+    """The rows whose confidence lies in (left, right], of which there is at least one.
 
-    value: float
-    low: float
-    high: float
-    seeds: int
+    accuracy: share of them that is right by the truth, with its interval over distinct questions.
+    """
+
+    left: float
+    right: float
+    confidence: float  # mean
+    accuracy: Interval
 
 
 class HeadScores(TypedDict):
@@ -65,6 +66,8 @@ class HeadScores(TypedDict):
     auroc_person_accepts: float | None  # among rows that the person accepts: real against tampered positives
     calibration_error_trusted: float
     calibration_error_fooled: float
+    calibration_bins_trusted: list[CalibrationBin]
+    calibration_bins_fooled: list[CalibrationBin]
 
 
 def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: int) -> HeadScores:
@@ -91,6 +94,9 @@ def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: i
     def auroc_of(chosen_B: np.ndarray) -> float | None:
         return auroc(score_B[chosen_B], truth_B[chosen_B] == ACCEPT)
 
+    def bins(chosen_B: np.ndarray) -> list[CalibrationBin]:
+        return calibration_bins(logits_BxK[chosen_B], truth_B[chosen_B], question_B[chosen_B], resamples, seed)
+
     score_B = logits_BxK[:, ACCEPT] - logsumexp(np.delete(logits_BxK, ACCEPT, axis=1), axis=1)
     return HeadScores(
         truth_trusted=rows(right_B, trusted_B),
@@ -110,6 +116,8 @@ def head_scores(logits_BxK: Any, evaluation: Evaluation, resamples: int, seed: i
         auroc_person_accepts=auroc_of(person_B == ACCEPT),
         calibration_error_trusted=calibration_error(logits_BxK[trusted_B], truth_B[trusted_B]),
         calibration_error_fooled=calibration_error(logits_BxK[fooled_B], truth_B[fooled_B]),
+        calibration_bins_trusted=bins(trusted_B),
+        calibration_bins_fooled=bins(fooled_B),
     )
 
 
@@ -153,14 +161,28 @@ def calibration_error(logits_BxK: Any, truth_B: Any) -> float:
 
     Confidence is the probability of the answer given (Guo et al. 2017); nan without rows.
     """
-    logits_BxK, truth_B = np.asarray(logits_BxK, np.float64), np.asarray(truth_B)
-    if not len(truth_B):
+    if not len(np.asarray(truth_B)):
         return float("nan")
-    confidence_B = softmax(logits_BxK, axis=1).max(axis=1)
-    right_B = logits_BxK.argmax(axis=1) == truth_B
-    bin_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    confidence_B, right_B, bin_B = _binned(logits_BxK, truth_B)
     excess = np.bincount(bin_B, right_B - confidence_B, minlength=CALIBRATION_BINS)  # rows · (accuracy − confidence)
-    return float(np.abs(excess).sum() / len(truth_B))
+    return float(np.abs(excess).sum() / len(right_B))
+
+
+def calibration_bins(logits_BxK: Any, truth_B: Any, question_B: Any, resamples: int, seed: int) -> list[CalibrationBin]:
+    """The bins of `calibration_error` that have rows, by rising confidence: what a reliability diagram shows."""
+    if not len(np.asarray(truth_B)):
+        return []
+    confidence_B, right_B, bin_B = _binned(logits_BxK, truth_B)
+    question_B = np.asarray(question_B)
+    return [
+        CalibrationBin(
+            left=float(i) / CALIBRATION_BINS,
+            right=float(i + 1) / CALIBRATION_BINS,
+            confidence=float(confidence_B[bin_B == i].mean()),
+            accuracy=proportion(right_B[bin_B == i], question_B[bin_B == i], resamples, seed),
+        )
+        for i in np.unique(bin_B)
+    ]
 
 
 def honest_gap_recovered(method: float, single: float, ceiling: float) -> float:
@@ -169,16 +191,12 @@ def honest_gap_recovered(method: float, single: float, ceiling: float) -> float:
     return float("nan") if abs(gap) < 1e-9 else (method - single) / gap
 
 
-def t_interval(values_over_seeds: Sequence[float] | np.ndarray) -> SeedInterval:
-    """Mean and 95 % t-interval over seeds; one seed alone leaves the mean unbounded. ValueError: no seed."""
-    values_N = np.asarray(values_over_seeds, np.float64)
-    if not values_N.size:
-        raise ValueError("an interval over seeds needs at least one seed")
-    mean, seeds = float(values_N.mean()), len(values_N)
-    if seeds == 1:
-        return SeedInterval(mean, -np.inf, np.inf, seeds)
-    half = float(student_t.ppf(1 - TAIL, seeds - 1) * values_N.std(ddof=1) / np.sqrt(seeds))
-    return SeedInterval(mean, mean - half, mean + half, seeds)
+def _binned(logits_BxK: Any, truth_B: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, whether right, and the index of the bin of each row: float64[B], bool[B], int[B]."""
+    logits_BxK = np.asarray(logits_BxK, np.float64)
+    confidence_B = softmax(logits_BxK, axis=1).max(axis=1)
+    bin_B = np.clip(np.ceil(confidence_B * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    return confidence_B, logits_BxK.argmax(axis=1) == np.asarray(truth_B), bin_B
 
 
 def _per_question(values_B: Any, question_B: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +215,7 @@ def _interval(hits_G: np.ndarray, sizes_G: np.ndarray, rows: int, resamples: int
         return Interval(np.nan, np.nan, np.nan, 0, 0)
     value = float(hits_G.sum() / sizes_G.sum())
     if value in (0.0, 1.0):
-        low, high = _clopper_pearson(round(value * questions), questions)
+        low, high = clopper_pearson(round(value * questions), questions)
     elif questions == 1:
         low, high = 0.0, 1.0
     else:
@@ -205,7 +223,8 @@ def _interval(hits_G: np.ndarray, sizes_G: np.ndarray, rows: int, resamples: int
     return Interval(value, low, high, rows, questions)
 
 
-def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+def clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share of independent trials, at least one."""
     low = beta.ppf(TAIL, successes, trials - successes + 1) if successes else 0.0
     high = beta.ppf(1 - TAIL, successes + 1, trials - successes) if successes < trials else 1.0
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Means over seeds with their intervals."""
+"""Means over seeds with their intervals: the one place where they are computed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,14 @@ class SeedMean(NamedTuple):
 
     mean: float
     half_width: float
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
 
     def text(self, digits: int) -> str:
         return f"{self.mean:.{digits}f} ± {self.half_width:.{digits}f}"

@@ -54,7 +54,9 @@ def head_sentence(heads: Mapping[str, HeadScores], divergence_nats: float, disag
     divergence of a fooled row, nat; disagreement_rate: share of fooled rows that the heads answer
     differently.
     """
-    clauses = [f"{name} {_side(scores)}{_one_answer(scores['acceptance_fooled'])}" for name, scores in heads.items()]
+    clauses = [
+        f"{name} {_side(scores)}{one_answer(scores['acceptance_fooled'].value)}" for name, scores in heads.items()
+    ]
     bits = divergence_nats / NATS_PER_BIT
     return (
         f"On fooled rows {' and '.join(clauses)}; the heads differ by {bits:.3f} bits of Jensen–Shannon "
@@ -86,21 +88,22 @@ def _side(scores: HeadScores) -> str:
     truth = scores["truth_fooled"]
     if math.isnan(truth.value):
         return "has no row to be judged on"
-    if truth.low > EVEN:
-        side = "sides with the truth"
-    elif truth.high < EVEN:
-        side = "sides with the person"
-    else:
-        side = "sides with neither clearly"
-    return f"{side} (right on {interval_text(truth)} of the rows)"
+    return f"{side(truth.low, truth.high)} (right on {interval_text(truth)} of the rows)"
 
 
-def _one_answer(acceptance: Interval) -> str:
+def side(low: float, high: float) -> str:
+    """Whom a head sides with, by the 95 % interval of its accuracy against the truth on fooled rows; nan is open."""
+    if low > EVEN:
+        return "sides with the truth"
+    return "sides with the person" if high < EVEN else "sides with neither clearly"
+
+
+def one_answer(acceptance: float) -> str:
     """Said only of a head that answers nearly always alike."""
-    if acceptance.value < RARELY:
-        return f" while always rejecting (it accepts {acceptance.value:.1%}, below {RARELY:.0%})"
-    if acceptance.value > MOSTLY:
-        return f" while always accepting (it accepts {acceptance.value:.1%}, above {MOSTLY:.0%})"
+    if acceptance < RARELY:
+        return f" while always rejecting (it accepts {acceptance:.1%}, below {RARELY:.0%})"
+    if acceptance > MOSTLY:
+        return f" while always accepting (it accepts {acceptance:.1%}, above {MOSTLY:.0%})"
     return ""
 
 

@@ -4,19 +4,19 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, mannwhitneyu, ttest_1samp
+from scipy.stats import binomtest, mannwhitneyu
 
 from honest.data.batch import Evaluation, unlabelled
 from honest.report.metrics import (
     Interval,
     always_false,
     auroc,
+    calibration_bins,
     calibration_error,
     head_scores,
     honest_gap_recovered,
     proportion,
     proportion_per_question,
-    t_interval,
 )
 
 
@@ -161,17 +161,29 @@ def test_calibration_error_by_hand():
     assert calibration_error(logits, np.where(right, 0, 1)) == pytest.approx(expected)
 
 
+def test_calibration_bins_by_hand():
+    """.61 and .66 share (9/15, 10/15], .95 lies in (14/15, 1]; the other bins are empty and left out."""
+    confidence = np.array([0.61, 0.95, 0.66])
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    low, high = calibration_bins(logits, np.array([0, 1, 1]), np.array([7, 8, 9]), 10, 0)
+    assert (low.left, low.right) == (9 / 15, 10 / 15) and (high.left, high.right) == (14 / 15, 1.0)
+    assert low.confidence == pytest.approx(0.635) and high.confidence == pytest.approx(0.95)
+    assert low.accuracy.value == 0.5 and low.accuracy.questions == 2
+    # one question of one row, wrong: Clopper–Pearson of 0 of 1, whose upper end solves 1 − p = .025
+    assert high.accuracy == (0.0, 0.0, pytest.approx(0.975), 1, 1)
+    assert calibration_bins(np.zeros((0, 2)), np.zeros(0, int), np.zeros(0, int), 10, 0) == []
+
+
+def test_bins_give_the_calibration_error():
+    generator = np.random.default_rng(5)
+    logits, truth = generator.normal(size=(200, 2)), generator.integers(0, 2, 200)
+    bins = calibration_bins(logits, truth, np.arange(200), 10, 0)
+    error = sum(b.accuracy.rows * abs(b.accuracy.value - b.confidence) for b in bins) / 200
+    assert sum(b.accuracy.rows for b in bins) == 200
+    assert error == pytest.approx(calibration_error(logits, truth))
+
+
 def test_honest_gap_recovered():
     assert honest_gap_recovered(0.5, 0.1, 0.9) == pytest.approx(0.5)
     assert honest_gap_recovered(0.0, 0.2, 0.7) == pytest.approx(-0.4)
     assert np.isnan(honest_gap_recovered(0.5, 0.3, 0.3 + 1e-10))
-
-
-def test_t_interval_against_scipy():
-    values = [0.91, 0.88, 0.97, 0.93]
-    expected = ttest_1samp(values, 0).confidence_interval(0.95)
-    interval = t_interval(values)
-    assert interval == (pytest.approx(np.mean(values)), pytest.approx(expected.low), pytest.approx(expected.high), 4)
-    assert t_interval([0.5]) == (0.5, -np.inf, np.inf, 1)
-    with pytest.raises(ValueError, match="at least one seed"):
-        t_interval([])

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from honest.report.seeds import seed_mean
 
@@ -17,6 +18,13 @@ def test_five_seeds_by_hand():
 
 def test_two_seeds_are_few():
     assert seed_mean([0.0, 2.0]).half_width == pytest.approx(12.7062, rel=1e-5)
+
+
+def test_bounds_against_scipy():
+    values = [0.91, 0.88, 0.97, 0.93]
+    expected = ttest_1samp(values, 0).confidence_interval(0.95)
+    found = seed_mean(values)
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_one_seed_has_no_interval():
