@@ -62,6 +62,15 @@ def coded(names: tuple[str, ...], sensor: str = "") -> np.ndarray:
     return np.array([CODE[name, sensor] for name in names])
 
 
+def among(codes: np.ndarray) -> np.ndarray:
+    """bool[actions + 1]: by code, whether it is one of these; NOTHING is the last, and never is."""
+    return np.isin(np.arange(len(ACTIONS) + 1), codes)
+
+
+TAKES = among(coded(("take", *THEFTS)))
+FORCES_OF = {sensor: among(coded(FORCES, sensor)) for sensor in SENSORS}
+
+
 def simulate(program_BxN: np.ndarray) -> Outcome:
     """What each program does, all programs at once, one action after another."""
     count = len(program_BxN)
@@ -69,13 +78,13 @@ def simulate(program_BxN: np.ndarray) -> Outcome:
     mode_BxS, shielded_BxS = np.full((count, len(SENSORS)), HONEST), np.zeros((count, len(SENSORS)), bool)
     places = []
     for code_B in program_BxN.T:
-        taken_B = np.isin(code_B, coded(("take", *THEFTS))) & (place_B == VAULT)
+        taken_B = TAKES[code_B] & (place_B == VAULT)
         returned_B = (code_B == CODE["return", ""]) & (place_B == BAG)
         left_B = (code_B == CODE["leave", ""]) & (place_B == BAG)
         place_B = np.select([taken_B, returned_B, left_B], [BAG, VAULT, STREET], place_B)
         for s, sensor in enumerate(SENSORS):
             open_B = ~shielded_BxS[:, s]
-            forced_B = np.isin(code_B, coded(FORCES, sensor)) & open_B
+            forced_B = FORCES_OF[sensor][code_B] & open_B
             broken_B = (code_B == CODE["smash", sensor]) & open_B
             mode_BxS[:, s] = np.select([forced_B, broken_B], [FORCED, BROKEN], mode_BxS[:, s])
             up_B, down_B = code_B == CODE["shield", sensor], code_B == CODE["unshield", sensor]
@@ -151,32 +160,50 @@ def shuffled(rng: np.random.Generator, bag_BxN: np.ndarray) -> np.ndarray:
     return np.take_along_axis(bag_BxN, np.argsort(key_BxN, axis=1, kind="stable"), axis=1)
 
 
-def orders(
-    rng: np.random.Generator, bag_BxN: np.ndarray, kinds: tuple[str, ...], split: str, seed: int
-) -> dict[str, np.ndarray]:
-    """For each kind, an order of each bag that ends in it; only of bags for which shuffling found all the kinds."""
+def forces_all(bag_BxN: np.ndarray) -> np.ndarray:
+    """bool[B]: whether an action of the bag forces each sensor; without it no order is a tampered positive."""
+    return np.logical_and.reduce([np.any(forces[bag_BxN], axis=1) for forces in FORCES_OF.values()])
+
+
+def matched_orders(rng: np.random.Generator, bag_BxN: np.ndarray, split: str, seed: int) -> dict[str, np.ndarray]:
+    """A real and a tampered order of each bag, of bags for which shuffling found both; the same rows of both arrays."""
+    kinds, done = ("real", "tampered"), []
     found = {kind: np.full_like(bag_BxN, NOTHING) for kind in kinds}
     has = {kind: np.zeros(len(bag_BxN), bool) for kind in kinds}
+    open_B = np.flatnonzero(forces_all(bag_BxN))
     for _ in range(ROUNDS):
-        program_BxN = shuffled(rng, bag_BxN)
+        program_BxN = shuffled(rng, bag_BxN[open_B])
         outcome, inside_B = simulate(program_BxN), split_of(program_BxN, seed) == split
         for kind in kinds:
-            new_B = outcome.is_kind(kind) & inside_B & ~has[kind]
-            found[kind][new_B] = program_BxN[new_B]
-            has[kind] |= new_B
-    all_B = np.logical_and.reduce(list(has.values()))
-    return {kind: programs[all_B] for kind, programs in found.items()}
+            new_B = outcome.is_kind(kind) & inside_B & ~has[kind][open_B]
+            found[kind][open_B[new_B]] = program_BxN[new_B]
+            has[kind][open_B[new_B]] = True
+        complete_B = has["real"][open_B] & has["tampered"][open_B]
+        done.append(open_B[complete_B])
+        open_B = open_B[~complete_B]
+    order = np.concatenate(done)
+    return {kind: programs[order] for kind, programs in found.items()}
+
+
+def one_order(rng: np.random.Generator, bag_BxN: np.ndarray, kind: str, split: str, seed: int) -> np.ndarray:
+    """The bags, each in one random order, that came out as this kind in this split."""
+    program_BxN = shuffled(rng, bag_BxN)
+    program_BxN = program_BxN[simulate(program_BxN).is_kind(kind)]
+    return program_BxN[split_of(program_BxN, seed) == split]
 
 
 def draw_kind(rng: np.random.Generator, kind: str, count: int, easy: bool, split: str, seed: int) -> np.ndarray:
     """int[count, N]: programs of one kind and split; DataError where none are found."""
-    matched = ("real", "tampered") if kind in ("real", "tampered") and not easy else (kind,)
     parts: list[np.ndarray] = []
     while sum(map(len, parts)) < count:
         if len(parts) == PARTS:
             raise DataError(f"task.rows: no {count} {kind} programs found for the {split} split (seed {seed})")
-        bags = easy_bags(rng, count + 64) if easy else hard_bags(rng, count + 64, held_out=split == "test")
-        parts.append(orders(rng, bags, matched, split, seed)[kind])
+        size = 2 * count + 64
+        bags = easy_bags(rng, size) if easy else hard_bags(rng, size, held_out=split == "test")
+        if easy or kind not in ("real", "tampered"):
+            parts.append(one_order(rng, bags, kind, split, seed))
+        else:
+            parts.append(rng.permutation(matched_orders(rng, bags, split, seed)[kind]))
     return np.concatenate([np.zeros((0, MOST_ACTIONS), int), *parts])[:count]
 
 
