@@ -52,7 +52,9 @@ def truths_of(config: WorldTask, world: FiniteWorld) -> Truths:
     """DataError where the config names what the spec has not, or where the spec contradicts it."""
     slots, readers = world.slots, {reader.name: reader.table for reader in world.readers}
     if set(config.tables) != set(slots):
-        raise DataError(f"task.tables: names {', '.join(config.tables)}; {config.path} has the slots {', '.join(slots)}")
+        raise DataError(
+            f"task.tables: names {', '.join(config.tables)}; {config.path} has the slots {', '.join(slots)}"
+        )
     for name, index in config.tables.items():
         if index >= len(slots[name].tables):
             raise DataError(f"task.tables.{name}: is {index}; the slot has tables 0 … {len(slots[name].tables) - 1}")
@@ -125,7 +127,9 @@ def draw_questions(
         parts.append(both_Bx2[split_of(both_Bx2, config.seed) == split])
     rows_Bx2 = np.concatenate(parts)[:count]
     if len(rows_Bx2) < count:
-        raise DataError(f"task.nuisance_bits: {config.nuisance_bits} leave no questions for the {split} split; use more")
+        raise DataError(
+            f"task.nuisance_bits: {config.nuisance_bits} leave no questions for the {split} split; use more"
+        )
     return Questions(rows_Bx2[:, 0], rows_Bx2[:, 1])
 
 
