@@ -5,8 +5,8 @@ Tampering), with a compact vocabulary; what actions do is in `diamonds_rows`. Tr
 person believes the sensors: True if all three pass. They are fooled on tampered positives alone.
 
 Trusted rows are easy (few plain actions): ½ real positives, ½ full negatives. Untrusted rows are hard: 40 % real, 10 %
-tampered positives, 35 % full negatives, 15 % partial. World rows: 20 % easy and 80 % hard, in those shares. Test rows: 40 %
-real, 40 % tampered, 10 % negative, 10 % partial, all hard, with two hard actions that no other set has.
+tampered positives, 35 % full negatives, 15 % partial. World rows: 20 % easy and 80 % hard, in those shares. Test rows:
+40 % real, 40 % tampered, 10 % negative, 10 % partial, all hard, with two hard actions that no other set has.
 
 World targets: channels 0 … 2 hold the readings of the sensors (0 fails, 1 passes) at the "?"; with `state`, channel 3
 holds the diamond's place (0 vault, 1 bag, 2 street) after each action, at the action's last token.
