@@ -1,9 +1,9 @@
 """Diamonds: what programs do, shares of kinds, what is held out, text, and what a bag of tokens can tell.
 
-Shortcuts that are left. Real and tampered positives have the same distribution of bags of tokens (each is an order of a bag
-that has both), so only order tells them apart. The person's answer is easier: all sensors of a hard row pass only if each
-was forced at some time or the diamond is there, and of a trusted row "no take" tells True. Order itself is local: whether
-the last of return and leave that had an effect was a leave decides truth. What is partial has the diamond gone.
+Shortcuts that are left. Real and tampered positives have the same distribution of bags of tokens (each is an order of
+a bag that has both), so only order tells them apart. The person's answer is easier: every hard positive, real ones
+too, names a force of each sensor, which many negatives do not; and of a trusted row "no take" tells True. Order itself
+is local: truth depends on thefts, returns and leaves alone. What is partial has the diamond gone.
 """
 
 import numpy as np
@@ -123,7 +123,7 @@ def test_world_targets(task):
 
 
 def test_bag_of_tokens_does_not_tell_real_from_tampered():
-    """Fitted on half of each kind of positives, scored on the other half: the base rate is ½ exactly, its error .007."""
+    """Fitted on half of each kind of positives, scored on the rest: the base rate is ½, a standard error .007."""
     big = {**ROWS, "trusted": 10, "untrusted": 20, "world": 20, "test": 12_000}
     test = task_of(rows=big).splits.test
     kinds = [np.flatnonzero((test.person_B == 1) & (test.truth_B == truth)) for truth in (0, 1)]
@@ -137,5 +137,5 @@ def test_bag_of_tokens_does_not_tell_real_from_tampered():
 
 @pytest.mark.parametrize("text", ["", "steal", "spoof", "spoof wait", "wait A", "wait " * 40])
 def test_what_cannot_be_read_is_refused(task, text):
-    with pytest.raises(DataError, match="action|early|follow|tokens"):
+    with pytest.raises(DataError, match=r"action|early|follow|tokens"):
         task.encode(text)

@@ -108,5 +108,5 @@ def test_what_does_not_fit_is_refused(build, changes, says):
 
 
 def test_a_spec_with_mistakes_is_refused(build):
-    with pytest.raises(ConfigError, match="spec.yaml"):
+    with pytest.raises(ConfigError, match=r"spec\.yaml"):
         build(SPEC.replace('"0111"', '"011"'))

@@ -52,9 +52,8 @@ def truths_of(config: WorldTask, world: FiniteWorld) -> Truths:
     """DataError where the config names what the spec has not, or where the spec contradicts it."""
     slots, readers = world.slots, {reader.name: reader.table for reader in world.readers}
     if set(config.tables) != set(slots):
-        raise DataError(
-            f"task.tables: names {', '.join(config.tables)}; {config.path} has the slots {', '.join(slots)}"
-        )
+        named, there = ", ".join(config.tables), ", ".join(slots)
+        raise DataError(f"task.tables: names {named}; {config.path} has the slots {there}")
     for name, index in config.tables.items():
         if index >= len(slots[name].tables):
             raise DataError(f"task.tables.{name}: is {index}; the slot has tables 0 … {len(slots[name].tables) - 1}")
@@ -127,9 +126,7 @@ def draw_questions(
         parts.append(both_Bx2[split_of(both_Bx2, config.seed) == split])
     rows_Bx2 = np.concatenate(parts)[:count]
     if len(rows_Bx2) < count:
-        raise DataError(
-            f"task.nuisance_bits: {config.nuisance_bits} leave no questions for the {split} split; use more"
-        )
+        raise DataError(f"task.nuisance_bits: {config.nuisance_bits} leave too few for the {split} split; use more")
     return Questions(rows_Bx2[:, 0], rows_Bx2[:, 1])
 
 
@@ -204,15 +201,16 @@ def build_world(config: WorldTask) -> Task:
 
 def describe(config: WorldTask, world: FiniteWorld, found: Truths) -> str:
     """One paragraph for reports: the world, where to find its exact posterior, and the trunk-stage variant."""
-    fooled = np.flatnonzero(found.truth_X != found.person_X)
+    fooled = ", ".join(map(str, np.flatnonzero(found.truth_X != found.person_X))) or "none"
+    spec = Path(config.path).name
     targets = {
         "next": "the next bit of the question, on all rows: nothing of the slots reaches the trunk",
         "slots": "the true value of every slot at the last token, on all rows: what the truth and what the person's "
         "answer is read from reaches the trunk on fooled rows",
     }
     return (
-        f"Finite world {Path(config.path).name}: {world.inputs} input bits and {config.nuisance_bits} that nothing reads; "
-        f"truth: {config.truth}, person: {config.person}, fooled on the inputs {', '.join(map(str, fooled)) or 'none'}; "
-        f"exact posterior odds of the pair ({config.truth}, {config.person}): honest exact {Path(config.path).name}. "
+        f"Finite world {spec}: {world.inputs} input bits and {config.nuisance_bits} that nothing reads; "
+        f"truth: {config.truth}, person: {config.person}, fooled on the inputs {fooled}; "
+        f"exact posterior odds of the pair ({config.truth}, {config.person}): honest exact {spec}. "
         f"Trunk-stage targets ({config.trunk_targets}): {targets[config.trunk_targets]}."
     )
