@@ -516,7 +516,7 @@ def test_override_mends_the_file(edited):
                     "here: name, seed, precision, task, model, objective, stages, evaluation, checkpoint, "
                     "parallel"),
         ("task=3", "task: wrong type (value given: 3); expected a section whose kind is one of 'arithmetic', "
-                   "'table'"),
+                   "'table', 'diamonds', 'world'"),
         ("task={}", "task.kind: missing key; give it one of 'arithmetic', 'table', 'diamonds', 'world'"),
         ("checkpoint={every: 1, every: 2, keep: 1}", "checkpoint.every: duplicate key, first given in "
          "--set checkpoint={every: 1, every: 2, keep: 1}; keep one of the two"),
