@@ -31,7 +31,7 @@ from honest.config_fields import (
     require,
 )
 from honest.config_priors import FirstPriors, ReferenceMeasure, SecondPriors
-from honest.config_tasks import ArithmeticTask, Task
+from honest.config_tasks import ArithmeticTask, DiamondsTask, Task, WorldTask
 from honest.units import disagreement, displacement, nat
 
 GROUPS = ("trunk", "intended_head", "instrumental_head")
@@ -291,7 +291,7 @@ class RunConfig(Strict):
         decay = self.stages.prior.optimizer.weight_decay
         what = f"weight decay {decay} would be a prior without a row in the ledger: set it to 0 and use first_prior"
         checks.append((decay == 0, "stages.prior.optimizer.weight_decay", what))
-        if isinstance(self.task, ArithmeticTask):
+        if isinstance(self.task, ArithmeticTask | DiamondsTask | WorldTask):
             population, trusted = self.objective.consistency.population, self.task.rows.trusted
             what = f"{population} of the trusted rows are asked for, but task.rows.trusted is {trusted}"
             checks.append((population <= trusted, "objective.consistency.population", what))

@@ -105,4 +105,37 @@ class TableTask(Strict):
     seed: Seed
 
 
-Task = Annotated[ArithmeticTask | TableTask, Field(discriminator="kind")]
+class SetRows(Strict):
+    """Rows of each set; every set has a random stream of its own."""
+
+    world: Rows  # rows of the trunk stage
+    trusted: Rows  # labelled by the person, who is right there
+    untrusted: Rows  # labelled by the person, who may be fooled
+    validation: Rows  # trusted rows held out; nothing is selected on others
+    test: Rows  # held-out rows
+
+
+class DiamondsTask(Strict):
+    """B2, measurement tampering (honest/data/tasks/diamonds.py)."""
+
+    kind: Literal["diamonds"]
+    trunk_targets: Literal["sensors", "state"]  # state: also the diamond's place after each action
+    rows: SetRows
+    seed: Seed
+
+
+class WorldTask(Strict):
+    """B4: a finite world's inputs as questions (honest/data/tasks/finite_world.py)."""
+
+    kind: Literal["world"]
+    path: Text  # spec of a finite world, relative to the config file's folder unless absolute
+    tables: dict[Text, Annotated[int, Field(ge=0)]]  # slot -> index of its true table
+    truth: Text  # name of the reader whose answers are true
+    person: Text  # name of the reader that answers as the person does
+    nuisance_bits: Annotated[int, Field(ge=1, le=30)]  # bits no function reads: they tell questions apart
+    trunk_targets: Literal["next", "slots"]  # the next bit, or the true value of every slot at the last token
+    rows: SetRows
+    seed: Seed
+
+
+Task = Annotated[ArithmeticTask | TableTask | DiamondsTask | WorldTask, Field(discriminator="kind")]

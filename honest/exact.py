@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from honest.config_io import load_kind
+from honest.config_world import FiniteWorld
 from honest.errors import UserError
 from honest.inference.continuous_world import ContinuousWorld
 from honest.inference.enumeration import Posterior, Solution, account, posterior
@@ -26,7 +27,6 @@ from honest.inference.solvers import (
     solve,
     solve_continuous,
 )
-from honest.inference.world import FiniteWorld
 from honest.report.comparison import Row, compare_continuous, compare_finite, comparison_json, comparison_text
 from honest.report.worlds import account_json, account_text, exact_json, exact_text, posterior_json, posterior_text
 from honest.run import check_new

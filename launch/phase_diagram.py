@@ -21,10 +21,10 @@ from typing import NamedTuple, get_type_hints
 import numpy as np
 from rich.progress import track
 
+from honest.config_world import FiniteWorld
 from honest.inference.enumeration import Solution
 from honest.inference.factors import Factors
 from honest.inference.solvers import solve
-from honest.inference.world import FiniteWorld
 from honest.report.seeds import seed_mean
 
 NOTES = Path(__file__).parents[1] / "notes"

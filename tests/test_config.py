@@ -290,13 +290,13 @@ MISTAKES = {
         "kind: arithmatic",
         "kind: arithmatic",
         "task.kind: unknown value (value given: 'arithmatic'); did you mean 'arithmetic'? "
-        "expected one of 'arithmetic', 'table'",
+        "expected one of 'arithmetic', 'table', 'diamonds', 'world'",
     ),
     "no kind": (
         "  kind: arithmetic\n",
         "",
         "task:\n",
-        "task.kind: missing key; give it one of 'arithmetic', 'table'",
+        "task.kind: missing key; give it one of 'arithmetic', 'table', 'diamonds', 'world'",
     ),
     "tag": (
         "  keep: 2\n",
@@ -516,8 +516,8 @@ def test_override_mends_the_file(edited):
                     "here: name, seed, precision, task, model, objective, stages, evaluation, checkpoint, "
                     "parallel"),
         ("task=3", "task: wrong type (value given: 3); expected a section whose kind is one of 'arithmetic', "
-                   "'table'"),
-        ("task={}", "task.kind: missing key; give it one of 'arithmetic', 'table'"),
+                   "'table', 'diamonds', 'world'"),
+        ("task={}", "task.kind: missing key; give it one of 'arithmetic', 'table', 'diamonds', 'world'"),
         ("checkpoint={every: 1, every: 2, keep: 1}", "checkpoint.every: duplicate key, first given in "
          "--set checkpoint={every: 1, every: 2, keep: 1}; keep one of the two"),
     ],

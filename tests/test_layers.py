@@ -12,6 +12,7 @@ LAYERS = (
     "units",
     "config_fields",
     "config_priors",
+    "config_world",
     "config_tasks",
     "config",
     "config_io",

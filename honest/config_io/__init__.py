@@ -22,7 +22,7 @@ from honest.config_io.messages import told
 from honest.config_io.walk import differences, unit_fields, unit_table
 from honest.config_io.wording import closest, did_you_mean
 from honest.config_priors import FileScales
-from honest.config_tasks import TableTask
+from honest.config_tasks import TableTask, WorldTask
 
 __all__ = [
     "ConfigError",
@@ -91,10 +91,10 @@ def load_kind(path: Path, models: Mapping[str, type[M]], default: str) -> M:
 
 
 def _with_absolute_path(config: RunConfig, folder: Path) -> RunConfig:
-    """Paths of tables and of scales are meant from the config file's folder."""
+    """Paths of tables, worlds and scales are meant from the config file's folder."""
 
     def absolute(section: Any) -> Any:
-        if isinstance(section, TableTask | FileScales):
+        if isinstance(section, TableTask | WorldTask | FileScales):
             return section.model_copy(update={"path": os.path.abspath(folder / Path(section.path).expanduser())})
         if not isinstance(section, BaseModel):
             return section

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from honest.inference.world import FiniteWorld
+from honest.config_world import FiniteWorld
 
 
 def log2_normalised(bits: list[float]) -> np.ndarray:

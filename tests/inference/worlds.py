@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from honest.inference.world import FiniteWorld
+from honest.config_world import FiniteWorld
 
 EXAMPLE = {
     "inputs": 3,
