@@ -66,7 +66,7 @@ from honest.train.state import Held, Priors
 from honest.units import Quantity, disagreement, example, nat
 
 CONFIG = Path(__file__).parents[1] / "configs" / "planted_pairs.yaml"
-LABELLED, WORLD = 128, 256  # rows of each labelled set, and of the world set, that the posterior is over
+LABELLED, WORLD = 64, 128  # rows of each labelled set, and of the world set, that the posterior is over
 PAIRS = (
     ("truth", "person"),
     ("person", "person"),
@@ -183,6 +183,7 @@ class Judge:
     evaluations: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", jax.jit(self._mode, static_argnums=0))
         object.__setattr__(self, "laplace", jax.jit(self._laplace, static_argnums=0))
         object.__setattr__(self, "bounds", jax.jit(self._bounds, static_argnums=0))
 
@@ -190,13 +191,21 @@ class Judge:
         target = phases.log_weight(self.spec, heads, held, weight, self.sets, with_data=with_data, whole=True)
         return flat_problem(target, like)
 
-    def _laplace(self, with_data: bool, heads: Params, held: Held, weight: jax.Array, start: Params) -> dict[str, Any]:
+    def _mode(
+        self, with_data: bool, heads: Params, held: Held, weight: jax.Array, start: Params
+    ) -> tuple[jax.Array, ...]:
+        """(u_D, energy there in nat, norm of its gradient in nat) after so many evaluations from the start."""
+        problem = self._problem(with_data, heads, held, weight, start)
+        mode_D, _ = minimise(problem.energy, ravel_pytree(start)[0], self.evaluations)
+        energy, gradient_D = jax.value_and_grad(problem.energy)(mode_D)
+        return mode_D, energy, jnp.linalg.norm(gradient_D)
+
+    def _laplace(
+        self, with_data: bool, heads: Params, held: Held, weight: jax.Array, mode_D: jax.Array, like: Params
+    ) -> dict[str, Any]:
         prior = self.spec.prior
         assert prior is not None
-        problem = self._problem(with_data, heads, held, weight, start)
-        start_D, to_tree = ravel_pytree(start)
-        mode_D, _ = minimise(problem.energy, start_D, self.evaluations)
-        u = to_tree(mode_D)
+        u = ravel_pytree(like)[1](mode_D)
         place = partial(phases.place, prior, heads, held)
         a = factor(self.spec.predictor, place, u, self.chosen, self.spec.counts, weight, prior.divergence, with_data)
         theta, chunk = place(u), prior.phases.chunk_rows
@@ -204,8 +213,6 @@ class Judge:
         violation = whole_violation(self.spec.predictor, theta, self.sets.consistency, prior.divergence, chunk)
         rate = violation.to(disagreement / example)
         return {
-            "mode": mode_D,
-            "energy": problem.energy(mode_D),
             "volume": volume_nats(a).to(nat),
             "second_prior": -0.5 * jnp.sum(mode_D**2),
             "violation": rate,
@@ -246,12 +253,15 @@ def judge_pair(
     line: dict[str, float] = {}
     modes: dict[bool, jax.Array] = {}
     for with_data, name in ((False, "log_z"), (True, "log_z_data")):
-        found = [jax.device_get(judge.laplace(with_data, heads, held, weight, start)) for start in starts]  # type: ignore[attr-defined]
-        best = min(found, key=lambda values: float(np.nan_to_num(values["energy"], nan=np.inf)))
-        modes[with_data] = jnp.asarray(best.pop("mode"))
-        line[f"{name}_from_trained"] = float(best is found[1])
-        line |= {f"{name}_{key}": float(value) for key, value in best.items()}
-        line[name] = float(best["volume"] - best["energy"])
+        found = [judge.mode(with_data, heads, held, weight, start) for start in starts]  # type: ignore[attr-defined]
+        energies = [float(np.nan_to_num(energy, nan=np.inf)) for _, energy, _ in found]
+        best = int(np.argmin(energies))
+        modes[with_data] = found[best][0]
+        values = jax.device_get(judge.laplace(with_data, heads, held, weight, modes[with_data], starts[0]))  # type: ignore[attr-defined]
+        line |= {f"{name}_{key}": float(value) for key, value in values.items()}
+        line |= {f"{name}_from_trained": float(best), f"{name}_gradient_norm": float(found[best][2])}
+        line |= {f"{name}_energy": energies[best], f"{name}_other_start_energy": energies[1 - best]}
+        line[name] = float(values["volume"]) - energies[best]
     line["net"] = line["log_z_data"] - line["log_z"]
     line["net_modes"] = line["log_z_energy"] - line["log_z_data_energy"]
     moved = jax.tree.map(jnp.subtract, heads, {slot: anchor[slot] for slot in HEADS})

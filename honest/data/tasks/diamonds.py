@@ -110,6 +110,7 @@ def build_diamonds(config: DiamondsTask) -> Task:
         description=describe(config),
         parse=parse_program,
         present=str.strip,
+        contrast=None,
     )
 
 

@@ -196,6 +196,7 @@ def build_world(config: WorldTask) -> Task:
         description=describe(config, world, found),
         parse=partial(parse_question, config, world.inputs),
         present=str,
+        contrast=None,
     )
 
 
