@@ -46,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     ask = commands.add_parser("ask", help="what each head of a run answers to one question")
     ask.add_argument("directory", type=Path)
     ask.add_argument("question", help='e.g. "12 + 39 = 51. Bob:"')
+    suite = commands.add_parser("benchmark", help="method × task × seed of a suite file; the same command goes on")
+    suite.add_argument("suite", type=Path, help="a YAML file, e.g. configs/benchmark/quick.yaml")
+    suite.add_argument("--workdir", type=Path, help="the benchmark's directory (default: runs/NAME of the suite)")
+    suite.add_argument("--jobs", type=int, default=1, help="members at a time (default: 1)")
+    suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")
     exact.add_argument("spec", type=Path, nargs="+", help="a world's YAML file, e.g. configs/worlds/example.yaml")
     exact.add_argument(
@@ -103,11 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     # Imported late: --help and a mistyped command should not wait for JAX.
     from honest import run as runs
+    from honest.benchmark.command import benchmark
     from honest.config_io import load_config
     from honest.exact import exact
     from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory
 
+    if options.command == "benchmark":
+        return benchmark(options.suite, options.workdir, options.jobs, options.dry_run)
     if options.command == "exact":
         exact(options.spec, options.solver, options.samples, options.seed, options.compare, options.json)
         return 0

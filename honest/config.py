@@ -241,6 +241,9 @@ MethodName = Literal[
 ]
 
 
+CONTRAST_METHODS = ("contrast_logistic", "ccs")  # they read a question with each answer appended
+
+
 class EvaluationConfig(Strict):
     every: Steps  # steps between evaluations within a stage
     log_every: Steps  # steps between logged training metrics
@@ -297,5 +300,9 @@ class RunConfig(Strict):
             checks.append((population <= trusted, "objective.consistency.population", what))
         twice = sorted({name for name in self.methods if self.methods.count(name) > 1})
         checks.append((not twice, "methods", f"names {', '.join(twice)} more than once"))
+        pairs = [name for name in self.methods if name in CONTRAST_METHODS]
+        has_pairs = isinstance(self.task, ArithmeticTask) and self.task.answer_tokens
+        what = f"{', '.join(pairs)} read contrast pairs, for which task.kind is arithmetic and task.answer_tokens true"
+        checks.append((has_pairs or not pairs, "methods", what))
         require(*checks)
         return self

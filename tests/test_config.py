@@ -513,8 +513,8 @@ def test_override_mends_the_file(edited):
         ("checkpoint.evry=3", "checkpoint.evry: unknown key (value given: 3); did you mean "
                               "'checkpoint.every'? allowed here: every, keep"),
         ("ema=0.5", "ema: unknown key (value given: 0.5); did you mean 'objective.multiplier.ema'? allowed "
-                    "here: name, seed, precision, task, model, objective, methods, baselines, stages, evaluation, checkpoint, "
-                    "parallel"),
+                    "here: name, seed, precision, task, model, objective, methods, baselines, stages, evaluation, "
+                    "checkpoint, parallel"),
         ("task=3", "task: wrong type (value given: 3); expected a section whose kind is one of 'arithmetic', "
                    "'table', 'diamonds', 'world'"),
         ("task={}", "task.kind: missing key; give it one of 'arithmetic', 'table', 'diamonds', 'world'"),

@@ -41,7 +41,7 @@ def fit(rows: ProbeRows, settings: ProbesConfig, rng: np.random.Generator) -> Fi
     best = min(found, key=lambda result: result.fun).x
 
     def unsigned(features: Features) -> np.ndarray:
-        assert features.true_BxD is not None and features.false_BxD is not None, "checked when the run is made"
+        assert features.true_BxD is not None and features.false_BxD is not None, "the config refuses such a probe"
         p_B = expit(true_scale(features.true_BxD) @ best[:-1] + best[-1])
         q_B = expit(false_scale(features.false_BxD) @ best[:-1] + best[-1])
         return logit(np.clip((p_B + 1 - q_B) / 2, EDGE, 1 - EDGE))

@@ -25,7 +25,7 @@ class Features(NamedTuple):
 
     def contrast(self) -> np.ndarray:
         """φ(question, True) − φ(question, False), BxD."""
-        assert self.true_BxD is not None and self.false_BxD is not None, "checked when the run is made"
+        assert self.true_BxD is not None and self.false_BxD is not None, "the config refuses such a probe"
         return self.true_BxD - self.false_BxD
 
 

@@ -15,10 +15,15 @@ from honest.train.stage import TRUNK
 SHAPING = ("seed", "precision", "task.", "model.", "stages.trunk.")  # all that the trunk stage's result depends on
 
 
+def other_settings(has: RunConfig, asks: RunConfig) -> list[str]:
+    """The settings by which the trunks of two configs would differ, as lines "key: run has X, command asks Y"."""
+    return [line for line in differences(has, asks) if line.startswith(SHAPING)]
+
+
 def check_trunk(donor: RunDirectory, config: RunConfig) -> None:
     """UserError: `donor` is no run, its trunk stage is not finished, or was trained by other settings (named)."""
     has = donor.config()
-    changed = [line for line in differences(has, config) if line.startswith(SHAPING)]
+    changed = other_settings(has, config)
     if changed:
         listed = "\n  ".join(changed)
         raise UserError(f"--trunk-from {donor.path}: its trunk was trained by other settings\n  {listed}")

@@ -90,12 +90,6 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
     )
     for name in ("trunk", "heads", "prior"):
         check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
-    pairs = [name for name in config.methods if name in PROBES and PROBES[name].pairs]
-    if pairs and task.contrast is None:
-        raise UserError(
-            f"methods: {', '.join(pairs)} read contrast pairs, which this task does not have; leave them out, or take "
-            "task.kind arithmetic with task.answer_tokens true"
-        )
     if PRIOR in config.methods:
         check_population(config, task)
     families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))

@@ -10,7 +10,7 @@ import pytest
 
 from honest.baselines import METHODS, PROBES, confidence, dbat, divdis
 from honest.baselines.method import HeadRows, PenaltyContext
-from honest.config import MethodName
+from honest.config import CONTRAST_METHODS, MethodName
 from honest.config_io import load_config
 from honest.data.batch import NONE, Batch
 from honest.model.two_head import HeadLogits
@@ -43,6 +43,7 @@ def value(loss, first, second, labels, step=STEP) -> float:
 def test_names_are_those_of_the_config():
     assert set(MethodName.__args__) == {*METHODS, *PROBES, "prior"}
     assert not set(METHODS) & set(PROBES)
+    assert set(CONTRAST_METHODS) == {name for name, probe in PROBES.items() if probe.pairs}
 
 
 def test_mutual_information_of_independent_and_of_equal_heads():

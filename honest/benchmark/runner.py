@@ -1,0 +1,201 @@
+"""Runs a benchmark's members, each in a process of its own; finished ones are skipped, and a stop loses nothing.
+
+DIR/suite.yaml   the suite as it was first given     DIR/runs/TASK/seed_S/ENTRY/   one run directory a member
+DIR/results.csv, results.md   of all finished members  DIR/log/TASK-seed_S-ENTRY.txt   what its process printed
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from honest.benchmark.suite import LoadedSuite, Member
+from honest.errors import UserError
+from honest.report.sources import SUITE
+from honest.train.run_directory import SUMMARY
+
+POLL_SECONDS = 0.2
+LAST_LINES = 8  # of a failed member's log, shown at the end
+Command = Callable[[Member, Path, Path | None], list[str]]  # (member, its run directory, the trunk's) -> arguments
+
+
+class Outcome(NamedTuple):
+    """Members by name. stopped: Ctrl-C came before all were tried."""
+
+    done: list[str]
+    failed: list[str]
+    stopped: bool
+
+
+class Started(NamedTuple):
+    member: Member
+    process: subprocess.Popen
+    log: IO[str]
+    began: float
+
+
+def train_command(member: Member, directory: Path, trunk: Path | None) -> list[str]:
+    """`honest train` of the member, its trunk taken over where another one's is given."""
+    overrides = [word for override in member.overrides for word in ("--set", override)]
+    taken = [] if trunk is None else ["--trunk-from", str(trunk)]
+    config = [str(member.source), *overrides, "--workdir", str(directory), *taken]
+    return [sys.executable, "-m", "honest.cli", "train", *config]
+
+
+def run_folder(folder: Path, member: Member, entry: str | None = None) -> Path:
+    return folder / "runs" / member.task / f"seed_{member.seed}" / (entry or member.entry)
+
+
+def log_file(folder: Path, member: Member) -> Path:
+    return folder / "log" / f"{member.name.replace('/', '-')}.txt"
+
+
+def finished(folder: Path, member: Member) -> bool:
+    return (run_folder(folder, member) / SUMMARY).exists()
+
+
+def prepare(folder: Path, suite: LoadedSuite) -> None:
+    """Makes the benchmark's folder, or checks that it is this suite's. UserError names the lines that differ."""
+    own = folder / SUITE
+    given = suite.path.read_text(encoding="utf-8")
+    if own.exists():
+        before = own.read_text(encoding="utf-8")
+        if before != given:
+            changed = difflib.unified_diff(before.splitlines(), given.splitlines(), "there", "given", "", "", 0, "")
+            raise UserError(
+                f"{folder} holds a benchmark of another suite; nothing was changed there.\n  "
+                + "\n  ".join(list(changed)[:20])
+                + "\nName another --workdir, or give the suite's own file to go on with it."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} has files but no {SUITE}: not a benchmark. Name another --workdir")
+    (folder / "log").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(suite.path, own)
+
+
+class Pool:
+    """At most `jobs` members at a time; one whose trunk is another's waits for that one, and fails with it.
+
+    told: called with a line of text whenever a member begins or ends. ended: called after each end.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        members: Sequence[Member],
+        jobs: int,
+        told: Callable[[str], None],
+        ended: Callable[[], None],
+        command: Command = train_command,
+    ):
+        self.folder, self.members, self.jobs = folder, members, jobs
+        self.told, self.ended, self.command = told, ended, command
+        self.waiting = [member for member in members if not finished(folder, member)]
+        self.done = [member.name for member in members if finished(folder, member)]
+        self.failed: dict[str, int] = {}
+        self.seconds: list[float] = []
+        self.running: list[Started] = []
+        self.stopping = False
+
+    def run(self) -> Outcome:
+        """Until nothing is left that can run, or Ctrl-C: then the children are asked once to save and stop."""
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.running or (self.waiting and not self.stopping):
+                self._start_those_ready()
+                self._collect()
+                time.sleep(POLL_SECONDS)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return Outcome(self.done, list(self.failed), self.stopping)
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        if self.stopping:  # a second one stops at once
+            for started in self.running:
+                started.process.kill()
+            return
+        self.stopping = True
+        self.told("stopping: the members that run save first; once more stops at once")
+        for started in self.running:
+            started.process.send_signal(signal.SIGINT)
+
+    def _lender(self, member: Member) -> str | None:
+        return None if member.trunk is None else f"{member.task}/seed_{member.seed}/{member.trunk}"
+
+    def _start_those_ready(self) -> None:
+        for member in list(self.waiting):
+            lender = self._lender(member)
+            if lender in self.failed:
+                self.waiting.remove(member)
+                self.failed[member.name] = self.failed[lender]
+                log_file(self.folder, member).write_text(f"not run: {lender}, whose trunk it takes over, failed\n")
+                self.told(f"{member.name}: not run, as {lender} failed")
+            elif len(self.running) < self.jobs and not self.stopping and (lender is None or lender in self.done):
+                self.waiting.remove(member)
+                self._start(member)
+
+    def _start(self, member: Member) -> None:
+        trunk = None if member.trunk is None else run_folder(self.folder, member, member.trunk)
+        log = log_file(self.folder, member).open("a", encoding="utf-8")
+        environment = {
+            **os.environ,
+            # One compilation serves all seeds of a task: nearly all of a short run's time is XLA's.
+            "JAX_COMPILATION_CACHE_DIR": str((self.folder / "compiled").resolve()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        }
+        process = subprocess.Popen(
+            self.command(member, run_folder(self.folder, member), trunk),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches it once, through `_stop`
+        )
+        self.running.append(Started(member, process, log, time.monotonic()))
+        self.told(f"{member.name}: started")
+
+    def _collect(self) -> None:
+        for started in list(self.running):
+            code = started.process.poll()
+            if code is None:
+                continue
+            self.running.remove(started)
+            started.log.close()
+            name, took = started.member.name, time.monotonic() - started.began
+            if code == 0 and finished(self.folder, started.member):
+                self.done.append(name)
+                self.seconds.append(took)
+                self.ended()
+                self.told(f"{name}: done in {took:.0f} s; {self.progress()}")
+            elif not self.stopping:
+                self.failed[name] = code
+                self.told(f"{name}: failed with exit code {code}; {self.progress()}")
+
+    def progress(self) -> str:
+        """How many are done, and how long those left may take, from those done in this call."""
+        left = len(self.waiting) + len(self.running)
+        text = f"{len(self.done)} of {len(self.members)} done, {len(self.failed)} failed"
+        if not self.seconds or not left:
+            return text
+        minutes = left * sum(self.seconds) / len(self.seconds) / min(self.jobs, left) / 60
+        return f"{text}, about {minutes:.0f} min left"
+
+
+def failures(folder: Path, members: Sequence[Member], failed: Sequence[str]) -> str:
+    """The last lines of each failed member's log."""
+    by_name: Mapping[str, Member] = {member.name: member for member in members}
+    parts = []
+    for name in failed:
+        path = log_file(folder, by_name[name])
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        parts.append("\n".join([f"{name} failed ({path}):", *(f"    {line}" for line in lines)]))
+    return "\n".join(parts)

@@ -1,0 +1,159 @@
+"""What a benchmark is: a suite file, and the runs (members) that it stands for, all of them checked beforehand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from honest.config import MethodName, RunConfig
+from honest.config_fields import Seed, Strict, Text, require
+from honest.config_io import ConfigError, Place, Problem, load_config, load_sections
+from honest.config_io.document import Document, KeyPath
+from honest.config_tasks import TableTask
+from honest.train.shared_trunk import other_settings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a task or an entry: it becomes a folder
+Overrides = list[Text]  # each "key.path=YAML value", as after --set
+
+
+class SuiteTask(Strict):
+    config: Text  # relative to the suite file's folder unless absolute
+    set: Overrides
+    skip: list[MethodName]  # methods that this task leaves out of every entry
+
+
+class SuiteEntry(Strict):
+    methods: Annotated[list[MethodName], Field(min_length=1)]
+    set: Overrides
+
+
+class Suite(Strict):
+    """The first entry trains the trunk of each task and seed; the others take it from there."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    tasks: Annotated[dict[str, SuiteTask], Field(min_length=1)]
+    entries: Annotated[dict[str, SuiteEntry], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def names_and_seeds(self):
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        names = [(section, name) for section in ("tasks", "entries") for name in getattr(self, section)]
+        what = "is no name for a folder: letters, digits, _ and -, the first a letter or digit"
+        require(
+            (not twice, "seeds", f"names {', '.join(map(str, twice))} more than once"),
+            *((bool(NAME.fullmatch(name)), f"{section}.{name}", what) for section, name in names),
+        )
+        return self
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run: its config file, the overrides that make it what it is, and the config that results."""
+
+    task: str
+    seed: int
+    entry: str
+    source: Path
+    overrides: tuple[str, ...]
+    config: RunConfig
+    trunk: str | None  # the entry whose run lends its trunk; None for that entry itself
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/seed_{self.seed}/{self.entry}"
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    suite: Suite
+    path: Path
+    members: tuple[Member, ...]  # by task and seed; the one that trains the trunk before those that take it over
+
+
+def load_suite(path: Path) -> LoadedSuite:
+    """Reads a suite and the config of every member. Raises `ConfigError` with every mistake found in any of them."""
+    suite = load_sections(path, Suite)
+    places = Document(Suite)
+    places.read_file(path)
+    members: list[Member] = []
+    problems: dict[Problem, None] = {}
+    for task, seed, entry in combinations(suite):
+        if not methods_of(suite, task, entry):
+            continue
+        try:
+            members.append(_member(path, suite, task, seed, entry))
+        except ConfigError as error:
+            sources = _override_keys(suite, task, entry)
+            problems.update(
+                dict.fromkeys(_in_suite(problem, places, sources, task, entry) for problem in error.problems)
+            )
+    problems.update(dict.fromkeys(_misfits(members, places)))
+    if problems:
+        raise ConfigError(list(problems))
+    return LoadedSuite(suite, path, tuple(members))
+
+
+def methods_of(suite: Suite, task: str, entry: str) -> list[MethodName]:
+    """The entry's methods, but for those that the task skips."""
+    return [name for name in suite.entries[entry].methods if name not in suite.tasks[task].skip]
+
+
+def combinations(suite: Suite) -> Iterator[tuple[str, int, str]]:
+    """(task, seed, entry) of every member, in the order of the file."""
+    for task in suite.tasks:
+        for seed in suite.seeds:
+            for entry in suite.entries:
+                yield task, seed, entry
+
+
+def _member(path: Path, suite: Suite, task: str, seed: int, entry: str) -> Member:
+    first = next(iter(suite.entries))
+    source = path.parent / Path(suite.tasks[task].config).expanduser()
+    methods = f"methods=[{', '.join(methods_of(suite, task, entry))}]"
+    own = (methods, f"seed={seed}", f"name={suite.name}-{task}-{entry}-seed_{seed}")
+    overrides = (*suite.tasks[task].set, *suite.entries[entry].set, *own)
+    config = load_config(source, overrides).config
+    return Member(task, seed, entry, source, overrides, config, None if entry == first else first)
+
+
+def _override_keys(suite: Suite, task: str, entry: str) -> list[KeyPath]:
+    """Where in the suite each override of a member stands, but for the two that the suite adds itself."""
+    lists = (("tasks", task, suite.tasks[task].set), ("entries", entry, suite.entries[entry].set))
+    return [(section, name, "set", str(index)) for section, name, items in lists for index in range(len(items))]
+
+
+def _in_suite(problem: Problem, suite: Document, overrides: list[KeyPath], task: str, entry: str) -> Problem:
+    """A member's mistake at the suite's line that made it; one in the base config keeps its own place."""
+    source, line, text = problem.place
+    if source == 0 and line > 0:
+        return problem
+    if 1 <= source <= len(overrides):
+        key = overrides[source - 1]
+    else:
+        key = ("tasks", task, "config") if source == 0 else ("entries", entry, "methods")
+    at = suite.place(key)
+    return problem._replace(place=Place(0, at.line, f"{at.text}: {'.'.join(key[:2])}: {text}"))
+
+
+def _misfits(members: list[Member], suite: Document) -> Iterator[Problem]:
+    """Tables that do not exist, and entries that cannot take over the trunk of the first one."""
+    lenders = {(member.task, member.seed): member for member in members if member.trunk is None}
+    for member in members:
+        at = suite.place(("tasks", member.task))
+        section = member.config.task
+        if isinstance(section, TableTask) and not Path(section.path).is_file():
+            key = f"tasks.{member.task}"
+            yield Problem(at, key, f"there is no table {section.path}", "name yours with task.path=FILE under set")
+        lender = lenders.get((member.task, member.seed))
+        changed = [] if lender is None else other_settings(lender.config, member.config)
+        if changed:
+            key = f"entries.{member.entry}"
+            what = f"takes over the trunk of {member.trunk}, but has other settings: {'; '.join(changed)}"
+            place = suite.place(("entries", member.entry))
+            yield Problem(place, key, what, "set these keys under tasks, or in the first entry as well")
