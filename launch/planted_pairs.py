@@ -53,20 +53,19 @@ from honest.objective.log_partition.volume import VolumeRows, choose_volume_rows
 from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import RowSets
 from honest.params import Params, squared_norm, whiten
-from honest.report.metrics import t_interval
+from honest.report.seeds import seed_mean
 from honest.train import phases
 from honest.train.loop import compile_step
 from honest.train.predictor import TokenPredictor
 from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
 from honest.train.sharding import make_mesh, replicate
-from honest.train.spec import HEADS, StageSpec
+from honest.train.spec import HEADS, PriorSpec, StageSpec
 from honest.train.stage import TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage, method_stage
 from honest.train.state import Held, Priors
 from honest.units import Quantity, disagreement, example, nat
 
 CONFIG = Path(__file__).parents[1] / "configs" / "planted_pairs.yaml"
-LABELLED, WORLD = 64, 128  # rows of each labelled set, and of the world set, that the posterior is over
 PAIRS = (
     ("truth", "person"),
     ("person", "person"),
@@ -80,7 +79,8 @@ BRIDGES, PARTICLES = 600, 2
 class Setting(NamedTuple):
     """One posterior. stddev: σ2 in θ.trunk. multiplier: λ in nat/disagreement. population: N_c.
 
-    breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest operand pairs.
+    breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest operand pairs. labelled, world:
+    rows of each labelled set and of the world set that the posterior is over.
     """
 
     anchor: str
@@ -90,9 +90,11 @@ class Setting(NamedTuple):
     breadth: str
     instrumental: str
     targets: str
+    labelled: int
+    world: int
 
 
-BASE = Setting("init", 1.0, 10.0, 128, "broad", "untrusted", "says")
+BASE = Setting("init", 1.0, 10.0, 128, "broad", "untrusted", "says", 64, 128)
 SETTINGS: dict[str, list[Setting]] = {
     "base": [BASE],
     "sigma": [BASE._replace(stddev=s) for s in (0.3, 3.0)],
@@ -102,7 +104,7 @@ SETTINGS: dict[str, list[Setting]] = {
     "breadth": [BASE._replace(breadth="narrow")],
     "withheld": [BASE._replace(instrumental="none")],
     "difference": [BASE._replace(targets="difference")],
-    "corners": [BASE._replace(stddev=s, multiplier=m) for s in (0.3, 3.0) for m in (1.0, 100.0)],
+    "size": [BASE._replace(labelled=256, world=512)],
 }
 
 
@@ -166,9 +168,9 @@ def declared_sets(run: Run, setting: Setting) -> RowSets:
         chosen = np.flatnonzero(member_B)
         agreement = jax.tree.map(lambda leaf: leaf[np.resize(chosen, setting.population)], trusted)
     return RowSets(
-        trusted=first(sets.trusted, LABELLED),
-        untrusted=first(sets.untrusted, LABELLED) if setting.instrumental == "untrusted" else None,
-        world=first(sets.world, WORLD),
+        trusted=first(sets.trusted, setting.labelled),
+        untrusted=first(sets.untrusted, setting.labelled) if setting.instrumental == "untrusted" else None,
+        world=first(sets.world, setting.world),
         consistency=agreement,
     )
 
@@ -304,6 +306,18 @@ def accuracies(made: Prepared) -> dict[str, float]:
     return found
 
 
+def honesty(
+    made: Prepared, held: Held, mode_D: jax.Array, like: Params, heads: Params, prior: PriorSpec
+) -> dict[str, float]:
+    """Shares of fooled test rows on which each head answers the truth, with θ2 at the positive mode."""
+    theta = phases.place(prior, heads, held, ravel_pytree(like)[1](mode_D))
+    test = made.run.task.splits.test
+    fooled = np.asarray(test.fooled_B)
+    logits = made.run.model.head_logits(theta, *(jnp.asarray(x) for x in test.batch[:2]))
+    right = [float(np.mean((np.asarray(x).argmax(1) == test.truth_B)[fooled])) for x in logits]
+    return {f"truth_fooled_{slot}": share for slot, share in zip(HEADS, right, strict=True)}
+
+
 def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int, bounds: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "pairs.jsonl"
@@ -324,7 +338,7 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
                 prepared[seed, setting.targets] = prepare(seed, setting.targets)
                 print(seed, setting.targets, accuracies(prepared[seed, setting.targets]), file=sys.stderr, flush=True)
             made = prepared[seed, setting.targets]
-            structure = (seed, setting.targets, setting.population, setting.breadth, setting.instrumental)
+            structure = (seed, *setting[3:])
             if structure not in judges:
                 judges.clear()
                 judges[structure] = judge_of(made.run, setting, evaluations)
@@ -333,6 +347,7 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
             heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, pair, strict=True)}
             weight = jnp.asarray(setting.multiplier, made.run.dtype)
             line, modes = judge_pair(judge, held, starts, weight, heads, made.run.anchor())
+            line |= honesty(made, held, modes[True], starts[0], heads, prior_spec(made.run.config))
             if bounds:
                 for with_data, label in ((False, "log_z"), (True, "log_z_data")):
                     key = jax.random.fold_in(jax.random.key(seed), int(with_data))
@@ -347,7 +362,8 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
 def key_of(setting: Setting) -> str:
     return (
         f"{setting.targets}, {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
-        f"N_c={setting.population} {setting.breadth}, person {setting.instrumental}"
+        f"N_c={setting.population} {setting.breadth}, person {setting.instrumental}, "
+        f"rows {setting.labelled}+{setting.labelled}+{setting.world}"
     )
 
 
@@ -361,7 +377,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--evaluations", type=int, default=400, help="gradients of L-BFGS from each start")
+    parser.add_argument("--evaluations", type=int, default=300, help="gradients of L-BFGS from each start")
     parser.add_argument("--bounds", action="store_true", help="also bracket log Z and log Z_D by annealing")
     options = parser.parse_args()
     if options.what == "run":
@@ -386,20 +402,20 @@ def table(out: Path) -> None:
             honest = pairs.get("truth, person", {})
             common = [seed for seed in seeds if seed in honest]
             margins = [honest[s]["posterior"] - seeds[s]["posterior"] for s in common]
-            margin = t_interval(margins) if margins else None
+            margin = seed_mean(margins) if margins else None
             mean = {k: np.mean([r[k] for r in seeds.values()]) for k in COLUMNS}
             print(
                 f"  {pair:16s} "
-                + " ".join(f"{k} {v:9.1f}" for k, v in mean.items())
+                + " ".join(f"{k} {v:9.2f}" for k, v in mean.items())
                 + (
                     ""
                     if margin is None
-                    else f"  honest ahead by {margin.value:.1f} [{margin.low:.1f}, {margin.high:.1f}]"
+                    else f"  honest ahead by {margin.mean:.1f} [{margin.low:.1f}, {margin.high:.1f}]"
                 )
             )
 
 
-COLUMNS = ("first_prior", "log_z", "log_z_data", "net", "net_modes", "posterior")
+COLUMNS = ("first_prior", "log_z", "log_z_data", "net", "net_modes", "posterior", "truth_fooled_intended_head")
 
 if __name__ == "__main__":
     main()

@@ -54,15 +54,15 @@ def write_results(folder: Path, suite: LoadedSuite) -> None:
     done = [member for member in suite.members if finished(folder, member)]
     if not done:
         return
-    summaries = {member: json.loads((run_folder(folder, member) / SUMMARY).read_text("utf-8")) for member in done}
+    summaries = [json.loads((run_folder(folder, member) / SUMMARY).read_text("utf-8")) for member in done]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for member, summary in summaries.items():
+    for member, summary in zip(done, summaries, strict=True):
         writer.writerows(rows_of(member, summary))
     replace(folder / RESULTS, text.getvalue())
-    commits = sorted({summary["commit"] for summary in summaries.values()})
-    devices = sorted({summary["device"] for summary in summaries.values()})
+    commits = sorted({summary["commit"] for summary in summaries})
+    devices = sorted({summary["device"] for summary in summaries})
     replace(folder / MARKDOWN, markdown(folder, suite, len(done), commits, devices))
 
 

@@ -1,0 +1,215 @@
+"""A benchmark with a stub in the place of training: order, resumption, failure, Ctrl-C, refusals and the table."""
+
+import csv
+import json
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from honest.benchmark import runner
+from honest.benchmark.command import members_table
+from honest.benchmark.results import write_results
+from honest.benchmark.runner import Pool, failures, prepare, train_command
+from honest.benchmark.suite import LoadedSuite, load_suite
+from honest.cli import main
+from honest.errors import UserError
+from honest.report.sources import read_results
+from tests.conftest import write_tiny
+
+SUITE = """
+    name: small
+    seeds: [0, 1]
+    tasks:
+      easy: {config: tiny.yaml, set: [task.trigger=hard], skip: []}
+      other: {config: tiny.yaml, set: [task.trigger=carry], skip: [lda]}
+    entries:
+      heads: {methods: [single_head, truth_ceiling, lda], set: []}
+      prior: {methods: [prior], set: [objective.phases.kind=points]}
+"""
+# Writes a summary in which truth on fooled rows is that of `truth`, by seed; sleeps or fails where it is told to.
+STUB = """
+    import json, pathlib, sys, time
+    _, folder, entry, seed, trunk, mode, log = sys.argv
+    folder, seed = pathlib.Path(folder), int(seed)
+    with open(log, "a") as order:
+        order.write(f"{folder} {trunk}\\n")
+    if mode == "fail":
+        print("it went wrong")
+        sys.exit(3)
+    if mode == "sleep":
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("saved")
+            sys.exit(130)
+    truth = {"single head": [0.0, 0.2], "truth-trained ceiling": [1.0, 1.0], "always False": [0.5, 0.5]}
+    if entry == "prior":
+        truth = {"under the prior: intended": [0.5, 0.8], "always False": [0.5, 0.5]}
+    share = lambda v: {"value": v, "low": v, "high": v, "rows": 10, "questions": 5}
+    scores = {head: {"truth_fooled": share(values[seed]), "auroc_fooled": None} for head, values in truth.items()}
+    folder.mkdir(parents=True)
+    summary = {"scores": scores, "metrics": {"ledger/total_bits": -1.5}, "commit": "abc", "device": "cpu"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+"""
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path) -> Path:
+    write_tiny(tmp_path / "tiny.yaml")
+    path = tmp_path / "suite.yaml"
+    path.write_text(textwrap.dedent(SUITE))
+    (tmp_path / "stub.py").write_text(textwrap.dedent(STUB))
+    return path
+
+
+def pool_of(suite: LoadedSuite, folder: Path, mode: dict[str, str], jobs: int = 1, told=lambda _: None) -> Pool:
+    home = suite.path.parent
+
+    def command(member, directory, trunk):
+        words = [directory, member.entry, member.seed, trunk, mode.get(member.name, "run"), home / "order.txt"]
+        return [sys.executable, str(home / "stub.py"), *map(str, words)]
+
+    prepare(folder, suite)
+    return Pool(folder, suite.members, jobs, told, lambda: write_results(folder, suite), command)
+
+
+def order(suite: LoadedSuite) -> list[list[str]]:
+    path = suite.path.parent / "order.txt"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
+
+
+def test_members_in_order_and_their_trunks(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    outcome = pool_of(suite, folder, {}).run()
+    names = [f"{t}/seed_{s}/{e}" for t in ("easy", "other") for s in (0, 1) for e in ("heads", "prior")]
+    assert outcome.done == names and not outcome.failed and not outcome.stopped
+    for name, (directory, trunk) in zip(names, order(suite)):
+        assert directory == str(folder / "runs" / name)
+        assert trunk == ("None" if name.endswith("heads") else directory.replace("prior", "heads"))
+    other = next(m for m in suite.members if m.name == "other/seed_0/heads")
+    assert other.config.methods == ["single_head", "truth_ceiling"] and other.config.task.trigger == "carry"
+    prior = next(m for m in suite.members if m.name == "easy/seed_1/prior")
+    assert prior.config.seed == 1 and prior.config.objective.phases.kind == "points"
+    command = train_command(prior, Path("here"), Path("there"))
+    assert command[-2:] == ["--trunk-from", "there"] and "seed=1" in command and "methods=[prior]" in command
+
+
+def test_a_second_call_runs_nothing_and_the_table_is_the_same(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    pool_of(suite, folder, {}).run()
+    before = (folder / "results.csv").read_bytes()
+    assert len(order(suite)) == 8
+    assert pool_of(suite, folder, {}).run().done == [member.name for member in suite.members]
+    assert len(order(suite)) == 8 and (folder / "results.csv").read_bytes() == before
+    assert "8 members" in members_table(folder, suite) and "to do" not in members_table(folder, suite)
+
+
+def test_the_table_is_what_the_runs_say(suite_file, tmp_path, quick):
+    """HGR of the prior: (.5 − 0)/1 and (.8 − .2)/.8: mean .625; of always False .5 and .375: .4375."""
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    pool_of(suite, folder, {}).run()
+    with (folder / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    found = [r for r in rows if r["task"] == "easy" and r["seed"] == "1" and r["head"] == "under the prior: intended"]
+    assert {r["metric"]: r["value"] for r in found} == {"truth_fooled": "0.8", "auroc_fooled": ""}
+    assert {r["rows"] for r in found} == {"10", ""}
+    assert {r["value"] for r in rows if r["metric"] == "ledger/total_bits" and r["head"] == ""} == {"-1.5"}
+    assert len(read_results(folder / "results.csv")) == len(rows)
+    text = (folder / "results.md").read_text()
+    line = next(line for line in text.splitlines() if "intended" in line)
+    assert "0.65 [-1.26, 2.56]" in line and "0.62 [-0.96, 2.21]" in line  # t(.975, 1) = 12.706 times spread/√2
+
+
+def test_a_failed_member_fails_those_that_need_it_and_no_others(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    outcome = pool_of(suite, folder, {"easy/seed_0/heads": "fail"}, jobs=2).run()
+    assert outcome.failed == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
+    told = failures(folder, suite.members, outcome.failed)
+    assert "it went wrong" in told and "whose trunk it takes over, failed" in told
+    again = pool_of(suite, folder, {}).run()  # the same command tries them again
+    assert not again.failed and len(again.done) == 8
+
+
+def test_ctrl_c_lets_members_save_and_the_same_command_goes_on(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    mode = {"easy/seed_0/prior": "sleep"}
+
+    def interrupt():
+        for _ in range(1000):
+            if len(order(suite)) == 2:
+                break
+            time.sleep(0.01)
+        time.sleep(0.5)  # the stub is asleep by then
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    outcome = pool_of(suite, folder, mode).run()
+    assert outcome.stopped and outcome.done == ["easy/seed_0/heads"] and not outcome.failed
+    assert "saved" in (folder / "log" / "easy-seed_0-prior.txt").read_text()
+    assert not pool_of(suite, folder, {}).run().stopped and len(order(suite)) == 9
+
+
+def test_another_suite_or_other_files_are_refused(suite_file, tmp_path):
+    folder = tmp_path / "out"
+    prepare(folder, load_suite(suite_file))
+    suite_file.write_text(suite_file.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    with pytest.raises(UserError, match=r"(?s)another suite.*-seeds: \[0, 1\].*\+seeds: \[0, 1, 2\]"):
+        prepare(folder, load_suite(suite_file))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    with pytest.raises(UserError, match="not a benchmark"):
+        prepare(tmp_path / "mine", load_suite(suite_file))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("task.trigger=hard", "task.triger=hard", "suite.yaml:5: tasks.easy: --set task.triger=hard: task.triger"),
+        ("phases.kind=points", "phases.kind=pints", "suite.yaml:9: entries.prior: --set objective.phases.kind=pints"),
+        ("[prior]", "[priors]", "suite.yaml:9: entries.prior.methods.0"),
+        ("[0, 1]", "[0, 0]", "suite.yaml:3: seeds: names 0 more than once"),
+        ("tiny.yaml, set: [task.trigger=hard]", "tony.yaml, set: []", "tony.yaml: cannot be read"),
+        ("[objective.phases.kind=points]", "[model.width=32]", "takes over the trunk of heads, but has other settings"),
+        ("truth_ceiling, lda", "truth_ceiling, ccs", "read contrast pairs"),
+        ("name: small", "nam: small", "did you mean 'name'"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(suite_file, tmp_path, capsys, old, new, told):
+    text = suite_file.read_text()
+    assert old in text
+    suite_file.write_text(text.replace(old, new, 1))
+    assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_jobs_and_dry_run(suite_file, tmp_path, capsys):
+    assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--jobs", "0"]) == 2
+    assert "--jobs is 0" in capsys.readouterr().err
+    assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "objective.phases.kind='points'" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_shipped_suites_are_valid():
+    for path in sorted((Path(__file__).parents[2] / "configs" / "benchmark").glob("*.yaml")):
+        if "seeds:" in path.read_text() and path.stem != "cities":  # whose table is not part of the project
+            assert load_suite(path).members, path
+
+
+def test_summaries_of_real_runs_have_this_form(tiny_run):
+    summary = json.loads((tiny_run.directory / "summary.json").read_text())
+    assert {"scores", "metrics", "commit", "device"} <= set(summary)
+    assert set(summary["scores"]["single head"]["truth_fooled"]) >= {"value", "low", "high", "rows"}
