@@ -78,8 +78,25 @@ class ModelConfig(Strict):
 # --- objective ----------------------------------------------------------------------------------------------
 
 
+class Amplified(Strict):
+    """Labels of a helped person on some untrusted rows (step two of the proposal)."""
+
+    share: ProperShare  # of the untrusted training rows
+    error_rate: Share  # of these labels
+
+
+class Comparisons(Strict):
+    """A helped person says which of two claims is the better one, and abstains unless one surely is (step three)."""
+
+    asked: Rows  # random pairs of untrusted training rows
+    abstain_rate: Share  # of the pairs of which exactly one is true; on all others the judge always abstains
+    error_rate: Share  # of the comparisons made
+
+
 class Supervision(Strict):
     instrumental: Literal["untrusted", "none"]
+    amplified: Amplified | None
+    comparisons: Comparisons | None
 
 
 class Consistency(Strict):

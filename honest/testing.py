@@ -202,9 +202,19 @@ class StageObjective:
             return None if rows is None else jax.tree.map(lambda x: jnp.concatenate([x] * times), rows)
 
         counts = self.spec.counts
-        more = Counts(times * counts.trusted, times * counts.untrusted, times * counts.world_tokens, counts.consistency)
+        more = Counts(
+            times * counts.trusted,
+            times * counts.untrusted,
+            times * counts.world_tokens,
+            counts.consistency,
+            times * counts.compared,
+        )
         sets = RowSets(
-            repeat(self.sets.trusted), repeat(self.sets.untrusted), repeat(self.sets.world), self.sets.consistency
+            repeat(self.sets.trusted),
+            repeat(self.sets.untrusted),
+            repeat(self.sets.world),
+            self.sets.consistency,
+            repeat(self.sets.compared),
         )
         return replace(self, spec=replace(self.spec, counts=more), sets=sets)
 

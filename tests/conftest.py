@@ -66,7 +66,7 @@ model:
 objective:
   staging: heads_then_trunk
   anchor: init
-  supervision: {instrumental: untrusted}
+  supervision: {instrumental: untrusted, amplified: null, comparisons: null}
   log_partition: included
   reference_measure: {trunk: 1.0 θ.trunk, head: 1.0 θ.head}
   first_prior:

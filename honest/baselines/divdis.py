@@ -20,7 +20,7 @@ from honest.units import Quantity, example, nat
 
 def rows(splits: Splits, _supervision: str) -> HeadRows:
     """Target: the untrusted rows; their labels are not used."""
-    return HeadRows(intended=splits.trusted, instrumental=splits.trusted, target=splits.untrusted)
+    return HeadRows(intended=splits.trusted, instrumental=splits.trusted, target=splits.untrusted, compared=True)
 
 
 def mutual_information(log_p_BxK: jax.Array, log_q_BxK: jax.Array) -> jax.Array:

@@ -23,11 +23,14 @@ Penalty = Callable[[HeadLogits, jax.Array, jax.Array], Quantity]
 @dataclass(frozen=True)
 class HeadRows:
     """What the intended head is trained on, the instrumental head (None: it is neither trained nor reported), and
-    the rows that a loss beyond the data is taken on (None: there is no such loss)."""
+    the rows that a loss beyond the data is taken on (None: there is no such loss).
+
+    compared: whether the intended head explains the comparisons too, where there are any."""
 
     intended: Batch
     instrumental: Batch | None
     target: Batch | None
+    compared: bool = False
 
 
 class PenaltyContext(NamedTuple):

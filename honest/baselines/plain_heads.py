@@ -10,6 +10,7 @@ def rows(splits: Splits, supervision: str) -> HeadRows:
         intended=splits.trusted,
         instrumental=splits.untrusted if supervision == "untrusted" else splits.trusted,
         target=None,
+        compared=True,
     )
 
 

@@ -5,7 +5,7 @@ from honest.data.batch import Splits
 
 
 def rows(splits: Splits, _supervision: str) -> HeadRows:
-    return HeadRows(intended=splits.trusted, instrumental=None, target=None)
+    return HeadRows(intended=splits.trusted, instrumental=None, target=None, compared=True)
 
 
 METHOD = Method("single_head", one_line("single head"), rows, penalty=None)

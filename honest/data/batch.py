@@ -25,6 +25,13 @@ class Batch(NamedTuple):
     label_B: Array  # int32, index of the answer; -1: unlabelled
 
 
+class Pairs(NamedTuple):
+    """Comparisons: row b of `better` was said to be the better answer than row b of `worse`. Both unlabelled."""
+
+    better: Batch
+    worse: Batch
+
+
 class Evaluation(NamedTuple):
     """Never given to a trainer. Its batch is unlabelled."""
 
@@ -46,6 +53,7 @@ class Splits(NamedTuple):
     ceiling: Batch  # trusted and untrusted rows with truth labels: for the truth-trained ceiling alone
     validation: Evaluation  # trusted rows
     test: Evaluation
+    comparisons: Pairs | None = None  # of untrusted rows, where a helped person was asked for them
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,27 @@ from honest.objective.predictions import Counts, Predictions, Predictor, Rows, R
 from honest.params import Params
 from honest.units import Quantity, example, mean, nat, term, token, total
 
+ACCEPT = 1  # index of the answer True
+
 
 def label_nll(logits_BxK: jax.Array, label_B: jax.Array) -> Quantity:
     """−log p(label) of each row in nat, shape (B,); 0 where the label is −1 (unlabelled or padding)."""
     log_p_BxK = jax.nn.log_softmax(logits_BxK)
     chosen_B = jnp.take_along_axis(log_p_BxK, jnp.maximum(label_B, 0)[:, None], axis=1)[:, 0]
     return Quantity(jnp.where(label_B >= 0, -chosen_B, 0.0), nat)
+
+
+def comparison_nll(better_BxK: jax.Array, worse_BxK: jax.Array) -> Quantity:
+    """−log σ(z_better − z_worse) of each pair in nat, shape (B,): Bradley and Terry (1952), z the log-odds of True."""
+    return Quantity(jax.nn.softplus(log_odds(worse_BxK) - log_odds(better_BxK)), nat)
+
+
+def log_odds(logits_BxK: jax.Array) -> jax.Array:
+    """Of the answer with index 1, True, against all others, in nat, shape (B,)."""
+    log_p_BxK = jax.nn.log_softmax(logits_BxK)
+    others = jnp.arange(logits_BxK.shape[-1]) != ACCEPT
+    rest_B = jax.scipy.special.logsumexp(jnp.where(others, log_p_BxK, -jnp.inf), axis=-1)
+    return log_p_BxK[..., ACCEPT] - rest_B
 
 
 def world_nll(logits_BxLxTxV: jax.Array, targets_BxLxT: jax.Array) -> Quantity:
@@ -46,6 +61,11 @@ def data_nats(predictions: Predictions, sets: RowSets, counts: Counts) -> dict[s
             nll_B = label_nll(predictions.untrusted.instrumental_BxK, sets.untrusted.label_B)
             rate = mean(nll_B, per=example, where=sets.untrusted.label_B >= 0)
             nats["instrumental_head"] = rate * Quantity(counts.untrusted, example)
+    if predictions.compared is not None:
+        with term("data.comparisons"):
+            better, worse = predictions.compared
+            rate = mean(comparison_nll(better.intended_BxK, worse.intended_BxK), per=example)
+            nats["comparisons"] = rate * Quantity(counts.compared, example)
     if sets.world is not None and predictions.world is not None:
         with term("data.trunk"):
             targets_BxLxT = sets.world.world_targets_BxLxT
@@ -70,9 +90,14 @@ def whole_data_nats(predictor: Predictor, params: Params, sets: RowSets, chunk: 
         targets_BxLxT = jnp.where(real_B[:, None, None], rows.world_targets_BxLxT, -1)
         return total(world_nll(predictor.world_logits(params, rows), targets_BxLxT))
 
+    def comparisons(pairs: Rows, real_B: jax.Array) -> Quantity:
+        better, worse = (predictor.head_logits(params, rows).intended_BxK for rows in pairs)
+        return total(comparison_nll(better, worse), where=real_B)
+
     parts = {
         "intended_head": (sets.trusted, trusted),
         "instrumental_head": (sets.untrusted, untrusted),
+        "comparisons": (sets.compared, comparisons),
         "trunk": (sets.world, world),
     }
     return {

@@ -18,6 +18,7 @@ from honest.model.two_head import HeadLogits
 from honest.params import Params
 from honest.units import Quantity
 
+ANSWERED = ("trusted", "untrusted", "consistency")  # sets of rows that the heads answer one by one
 Rows = Any  # a NamedTuple of arrays with leading axis B that has `label_B` and `world_targets_BxLxT`
 
 
@@ -33,27 +34,30 @@ class RowSets(NamedTuple):
     """The rows behind each likelihood term; None where a stage has no such term.
 
     trusted: labels explained by the intended head. untrusted: the person's answers, explained by the instrumental
-    head. world: tokens explained by the trunk's readout. consistency: rows on which the heads are to agree.
+    head. world: tokens explained by the trunk's readout. consistency: rows on which the heads are to agree. compared:
+    pairs (fields `better` and `worse`, rows each), of which the intended head explains which one is better.
     """
 
     trusted: Rows | None
     untrusted: Rows | None
     world: Rows | None
     consistency: Rows | None
+    compared: Any | None = None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of the declared populations: labelled examples, world tokens, and N_c."""
+    """Sizes of the declared populations: labelled examples, world tokens, N_c, and comparisons."""
 
     trusted: int
     untrusted: int
     world_tokens: int
     consistency: int
+    compared: int = 0
 
     @property
     def labels(self) -> int:
-        return self.trusted + self.untrusted
+        return self.trusted + self.untrusted + self.compared
 
 
 class Predictions(NamedTuple):
@@ -63,6 +67,7 @@ class Predictions(NamedTuple):
     untrusted: HeadLogits | None
     world: jax.Array | None
     consistency: HeadLogits | None
+    compared: tuple[HeadLogits, HeadLogits] | None = None  # of the better and of the worse row
 
 
 def size(rows: Rows) -> int:
@@ -71,8 +76,10 @@ def size(rows: Rows) -> int:
 
 def predict(predictor: Predictor, params: Params, sets: RowSets) -> Predictions:
     """Logits of every set that is there; the sets answered by the heads share one trunk pass."""
-    asked = {name: rows for name, rows in sets._asdict().items() if rows is not None and name != "world"}
-    answers: dict[str, HeadLogits | None] = {"trusted": None, "untrusted": None, "consistency": None}
+    asked = {name: rows for name, rows in sets._asdict().items() if rows is not None and name in ANSWERED}
+    if sets.compared is not None:
+        asked |= sets.compared._asdict()
+    answers: dict[str, HeadLogits | None] = dict.fromkeys(ANSWERED)
     if asked:
         joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked.values())
         logits = predictor.head_logits(params, joined)
@@ -81,8 +88,10 @@ def predict(predictor: Predictor, params: Params, sets: RowSets) -> Predictions:
             stop = start + size(rows)
             answers[name] = HeadLogits(logits.intended_BxK[start:stop], logits.instrumental_BxK[start:stop])
             start = stop
+    better, worse = answers.pop("better", None), answers.pop("worse", None)
     world = None if sets.world is None else predictor.world_logits(params, sets.world)
-    return Predictions(world=world, **answers)
+    compared = None if better is None or worse is None else (better, worse)
+    return Predictions(world=world, compared=compared, **answers)
 
 
 def sum_over_rows(total_of: Callable[[Rows, jax.Array], Quantity], rows: Rows, chunk: int, zero: Quantity) -> Quantity:

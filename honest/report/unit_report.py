@@ -126,6 +126,7 @@ def _data_rows(stage: Stage, terms: ObjectiveTerms) -> Iterator[UnitRow]:
         "trunk": (Quantity(counts.world_tokens, token), "world tokens"),
         "intended_head": (Quantity(counts.trusted, example), "trusted labels"),
         "instrumental_head": (Quantity(counts.untrusted, example), "answers of the person"),
+        "comparisons": (Quantity(counts.compared, example), "comparisons by a helped person"),
     }
     for group, nats in terms.data.items():
         count, what = sizes[group]

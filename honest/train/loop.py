@@ -34,6 +34,7 @@ Evaluate = Callable[[Stage, TrainState], tuple[dict[str, float], dict[str, Any]]
 Shell = Callable[[TrainState, RowSets, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
+ROW_SETS = 4  # permutations of a stage; a fifth one's seed is another stage's, and stages' seeds are hashes
 BURN_IN = 1  # folded into the stage's key
 
 
@@ -51,7 +52,7 @@ def batch_at(stage: Stage, sets: RowSets, step: jax.Array) -> RowSets:
     def rows_at(index: int, part: Any) -> Any:
         if part is None:
             return None
-        chosen = indices(stage.seed * len(sets) + index, step, stage.batch_rows, size(part))
+        chosen = indices(stage.seed * ROW_SETS + index, step, stage.batch_rows, size(part))
         return jax.tree.map(lambda leaf: leaf[chosen], part)
 
     return RowSets(*(rows_at(index, part) for index, part in enumerate(sets)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -49,11 +50,16 @@ class FeaturePredictor:
         raise TypeError("a frozen trunk's features have no world tokens; leave RowSets.world None")
 
 
+@partial(jax.jit, static_argnums=0)
+def _features(model: Model, trunk: Tree, tokens_BxL: jax.Array, last_B: jax.Array) -> jax.Array:
+    """Compiled once for a model, however many sets of rows ask."""
+    return model.features(trunk, tokens_BxL, last_B)
+
+
 def feature_rows(model: Model, trunk: Tree, rows: Batch, chunk: int) -> FeatureRows:
     """The rows' features, `chunk` rows at a time."""
-    features = jax.jit(model.features)
     parts = [
-        features(trunk, rows.tokens_BxL[start : start + chunk], rows.last_B[start : start + chunk])
+        _features(model, trunk, rows.tokens_BxL[start : start + chunk], rows.last_B[start : start + chunk])
         for start in range(0, rows.tokens_BxL.shape[0], chunk)
     ]
     return FeatureRows(jnp.concatenate(parts), jnp.asarray(rows.label_B))

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from honest.config import RunConfig
-from honest.data.batch import Task
+from honest.data.batch import Pairs, Task
 from honest.data.loader import to_device
 from honest.objective.log_partition.volume import choose_volume_rows
-from honest.objective.predictions import Counts, RowSets
+from honest.objective.predictions import Counts, RowSets, size
 from honest.params import Params, whiten
 from honest.train import families, phases
 from honest.train import multiplier as multipliers
@@ -76,6 +76,7 @@ def prior_sets(config: RunConfig, task: Task) -> RowSets:
         untrusted=None if answered is None else to_device(answered),
         world=to_device(splits.world),
         consistency=to_device(agreement),
+        compared=None if splits.comparisons is None else Pairs(*map(to_device, splits.comparisons)),
     )
 
 
@@ -86,6 +87,7 @@ def prior_counts(sets: RowSets) -> Counts:
         untrusted=labelled_rows(sets.untrusted),
         world_tokens=int(np.sum(np.asarray(sets.world.world_targets_BxLxT) >= 0)),
         consistency=sets.consistency.label_B.shape[0],
+        compared=0 if sets.compared is None else size(sets.compared),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from honest.baselines import PROBES
 from honest.config import RunConfig, StageConfig
 from honest.data.batch import Batch, Task
+from honest.data.helped import helped
 from honest.errors import UserError
 from honest.model.two_head import Model, build
 from honest.objective.log_partition.volume import VolumeRows
@@ -92,6 +93,7 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
         check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
     if PRIOR in config.methods:
         check_population(config, task)
+    task = replace(task, splits=helped(task.splits, config.objective.supervision, config.seed))
     families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))
     return Run(config, task, model, mesh)
 

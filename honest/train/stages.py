@@ -5,14 +5,18 @@ trunk → the methods that the config lists, in its order
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import numpy as np
 
 from honest.baselines import METHODS
 from honest.baselines.method import Method, PenaltyContext
+from honest.data.batch import Batch
 from honest.data.loader import to_device
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params
-from honest.train.predictor import FeaturePredictor, TokenPredictor, feature_rows
+from honest.train.predictor import FeaturePredictor, FeatureRows, TokenPredictor, feature_rows
 from honest.train.prior_stage import prior_stage
 from honest.train.spec import HEADS, StageSpec
 from honest.train.stage import (
@@ -63,12 +67,18 @@ def _trunk_stage(run: Run) -> Stage:
 
 def method_stage(run: Run, method: Method, trunk: Params) -> Stage:
     rows = method.rows(run.task.splits, run.config.objective.supervision.instrumental)
-    features = [
-        None if part is None else feature_rows(run.model, trunk, to_device(part), FEATURE_CHUNK)
-        for part in (rows.intended, rows.instrumental, rows.target)
-    ]
+
+    def read(part: Batch) -> FeatureRows:
+        return feature_rows(run.model, trunk, to_device(part), FEATURE_CHUNK)
+
+    features = [None if part is None else read(part) for part in (rows.intended, rows.instrumental, rows.target)]
     targets = 0 if rows.target is None else rows.target.label_B.shape[0]
-    counts = Counts(labelled_rows(rows.intended), labelled_rows(rows.instrumental), 0, targets)
+    pairs = run.task.splits.comparisons if rows.compared else None
+    compared: Any = None
+    if pairs is not None:
+        compared = jax.tree.map(read, pairs, is_leaf=lambda part: isinstance(part, Batch))
+    made = 0 if pairs is None else pairs.better.label_B.shape[0]
+    counts = Counts(labelled_rows(rows.intended), labelled_rows(rows.instrumental), 0, targets, made)
     context = PenaltyContext(run.config.baselines, rows, run.config.stages.heads.steps)
     trained = HEADS if rows.instrumental is not None else HEADS[:1]
     spec = StageSpec(
@@ -87,4 +97,4 @@ def method_stage(run: Run, method: Method, trunk: Params) -> Stage:
         held = {head: fresh[head] for head in HEADS if head not in trained}
         return fresh_state(run, spec, {head: fresh[head] for head in trained}, Held({}, held, None), None)
 
-    return assemble(run, spec, RowSets(features[0], features[1], None, features[2]), init)
+    return assemble(run, spec, RowSets(features[0], features[1], None, features[2], compared), init)

@@ -13,7 +13,7 @@ import pytest
 from scipy.special import softmax
 
 from honest.model.two_head import HeadLogits
-from honest.objective.data_loss import data_nats, label_nll, whole_data_nats, world_nll
+from honest.objective.data_loss import comparison_nll, data_nats, label_nll, whole_data_nats, world_nll
 from honest.objective.predictions import Counts, Predictions, RowSets, predict
 from honest.units import nat
 
@@ -190,3 +190,12 @@ def test_whole_populations_as_a_batch_are_exact(x64):
     nats = batch_nats(params, sets, counts)
     for group, exact in np_whole_nats(params, sets).items():
         assert float(nats[group].to(nat)) == pytest.approx(exact, rel=1e-12)
+
+
+def test_comparisons_by_hand():
+    """−log σ(z_b − z_w); z is the log-odds of True, whatever constant the logits carry."""
+    better, worse = jnp.array([[1.0, 3.0], [0.0, 0.0]]), jnp.array([[5.0, 5.5], [0.0, 4.0]])
+    found = comparison_nll(better, worse).to(nat)
+    expected = [math.log1p(math.exp(-(2.0 - 0.5))), math.log1p(math.exp(4.0))]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert float(comparison_nll(jnp.array([[0.0, -1e4]]), jnp.array([[0.0, 1e4]])).to(nat)[0]) == pytest.approx(2e4)

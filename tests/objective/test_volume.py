@@ -11,12 +11,14 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy.special import softmax
 
+from honest.data.batch import Pairs
 from honest.model.two_head import HeadLogits
 from honest.objective.consistency import DIVERGENCES, FISHER_SCALE
-from honest.objective.data_loss import label_nll, world_nll
+from honest.objective.data_loss import comparison_nll, label_nll, world_nll
 from honest.objective.log_partition.volume import (
     VolumeRows,
     choose_volume_rows,
+    comparison_factor,
     factor,
     fisher_columns,
     sampled_column,
@@ -318,3 +320,23 @@ def test_volume_of_nothing_is_zero_and_no_volume_is_positive(x64):
     assert float(volume_nats(jnp.zeros((3, 5))).to(nat)) == 0.0
     a = jnp.asarray(np.random.default_rng(0).normal(size=(4, 9)))
     assert float(volume_nats(a).to(nat)) == pytest.approx(half_slogdet(np.eye(9) + np.asarray(a).T @ np.asarray(a)))
+
+
+def test_comparisons_have_the_curvature_of_their_loss(x64):
+    """The margin z_b − z_w is linear in the trunk's kernel here, so that AᵀA is the Hessian exactly."""
+    params = toy_params(2, 2)
+    pairs = Pairs(toy_rows(3, 2, 2, 8), toy_rows(3, 2, 2, 9))
+    u = jax.tree.map(jnp.zeros_like, params["trunk"])
+    a = comparison_factor(BilinearPredictor(), placing(params), u, pairs, 12)
+
+    def energy(v):
+        better, worse = (BilinearPredictor().head_logits(placing(params)(v), rows).intended_BxK for rows in pairs)
+        return 12 * jnp.mean(comparison_nll(better, worse).to(nat))
+
+    np.testing.assert_allclose(np.asarray(a.T @ a), dense_hessian(energy, u), atol=1e-9)
+    chosen = choose_volume_rows(toy_sets()._replace(compared=pairs), 2, seed=0)
+    assert chosen.sets.compared.better.x_BxF.shape[0] == 2
+    counts = Counts(5, 4, tokens(toy_sets()), 6, 12)
+    whole = a_factor(params, toy_sets()._replace(compared=pairs), counts, with_data=True)
+    alone = a_factor(params, toy_sets(), counts, with_data=True)
+    assert whole.shape[0] == alone.shape[0] + 3

@@ -4,6 +4,7 @@ Rows of A are whitened, weighted residual Jacobians, A = √(N/n) · H^½ · ∂
 
     consistency   r = logit difference of the heads, H = λ · (diag p − ppᵀ)·(¼ for JS, 2 for KL+KL), p at the midpoint
     labels        r = the explaining head's logits,  H = diag p − ppᵀ          (positive phase only)
+    comparisons   r = z_better − z_worse,            H = p(1 − p), p = σ(r)    (positive phase only)
     world tokens  r = the readout's logits,          H = diag p − ppᵀ          (positive phase only)
 
 n of N rows stand for the whole set (a stated subset), so the value is exact only where n = N, r is linear in u and the
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from honest.objective.consistency import FISHER_SCALE
+from honest.objective.data_loss import log_odds
 from honest.objective.predictions import Counts, Predictor, Rows, RowSets, size
 from honest.params import Params
 from honest.units import Quantity, nat
@@ -50,7 +52,7 @@ def choose_volume_rows(sets: RowSets, rows: int, seed: int) -> VolumeRows:
         chosen = np.sort(rng.permutation(size(part))[:rows])
         return jax.tree.map(lambda leaf: leaf[chosen], part)
 
-    picked = RowSets(pick(sets.trusted), pick(sets.untrusted), None, pick(sets.consistency))
+    picked = RowSets(pick(sets.trusted), pick(sets.untrusted), None, pick(sets.consistency), pick(sets.compared))
     if sets.world is None:
         return VolumeRows(picked, None, None, None)
     token_Nx3 = np.argwhere(np.asarray(sets.world.world_targets_BxLxT) >= 0)
@@ -141,6 +143,23 @@ def head_factor(
     return _gradient_rows(directional, u, rows, jnp.concatenate(intended), jnp.concatenate(instrumental))
 
 
+def comparison_factor(predictor: Predictor, place: Place, u: Tree, pairs: Any, comparisons: int) -> jax.Array:
+    """A's rows that come from the chosen pairs: √(N/n) √(p(1 − p)) ∂(z_better − z_worse)/∂u of the intended head."""
+
+    def margin(v: Tree, pair: Any) -> jax.Array:
+        better, worse = (predictor.head_logits(place(v), rows).intended_BxK for rows in pair)
+        return log_odds(better) - log_odds(worse)
+
+    z_n = margin(u, pairs)
+    root_n = jnp.exp(0.5 * (jax.nn.log_sigmoid(z_n) + jax.nn.log_sigmoid(-z_n)))
+    scale_n = root_n * jnp.sqrt(jnp.asarray(comparisons / size(pairs), z_n.dtype))
+
+    def directional(v: Tree, pair: Any, scale: jax.Array) -> jax.Array:
+        return scale * margin(v, jax.tree.map(lambda leaf: leaf[None], pair))[0]
+
+    return _gradient_rows(directional, u, pairs, scale_n)
+
+
 def world_factor(predictor: Predictor, place: Place, u: Tree, chosen: VolumeRows, world_tokens: int) -> jax.Array:
     """A's rows that come from the chosen world tokens."""
     world = chosen.sets.world
@@ -172,9 +191,12 @@ def factor(
     The columns v are fixed while u is differentiated, but stay differentiable in the heads.
     """
     heads = head_factor(predictor, place, u, chosen.sets, counts, multiplier, divergence, with_data)
-    if not with_data or chosen.sets.world is None:
-        return heads
-    return jnp.concatenate([heads, world_factor(predictor, place, u, chosen, counts.world_tokens)])
+    parts = [heads]
+    if with_data and chosen.sets.compared is not None:
+        parts.append(comparison_factor(predictor, place, u, chosen.sets.compared, counts.compared))
+    if with_data and chosen.sets.world is not None:
+        parts.append(world_factor(predictor, place, u, chosen, counts.world_tokens))
+    return jnp.concatenate(parts)
 
 
 def volume_nats(factor_nxD: jax.Array) -> Quantity:
