@@ -138,7 +138,8 @@ class Pool:
             if lender in self.failed:
                 self.waiting.remove(member)
                 self.failed[member.name] = self.failed[lender]
-                log_file(self.folder, member).write_text(f"not run: {lender}, whose trunk it takes over, failed\n")
+                with log_file(self.folder, member).open("a", encoding="utf-8") as log:
+                    log.write(f"not run: {lender}, whose trunk it takes over, failed\n")
                 self.told(f"{member.name}: not run, as {lender} failed")
             elif len(self.running) < self.jobs and not self.stopping and (lender is None or lender in self.done):
                 self.waiting.remove(member)
@@ -149,7 +150,7 @@ class Pool:
         log = log_file(self.folder, member).open("a", encoding="utf-8")
         environment = {
             **os.environ,
-            # One compilation serves all seeds of a task: nearly all of a short run's time is XLA's.
+            # What does not hold a seed is compiled once for all seeds of a task; the train step's program holds it.
             "JAX_COMPILATION_CACHE_DIR": str((self.folder / "compiled").resolve()),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
         }
@@ -161,6 +162,8 @@ class Pool:
             start_new_session=True,  # Ctrl-C reaches it once, through `_stop`
         )
         self.running.append(Started(member, process, log, time.monotonic()))
+        if self.stopping:  # the signal came while the process was being made
+            process.send_signal(signal.SIGINT)
         self.told(f"{member.name}: started")
 
     def _collect(self) -> None:

@@ -79,8 +79,9 @@ def test_what_trains_does_not_see_the_canary(tmp_path):
         assert blind == (name != "truth_ceiling"), name
         if name in ("divdis", "truth_ceiling"):
             assert same(*(trained(run, stage) for run, stage in zip((one, other), found))) == blind
+    probing = [Probing(run, trunk["trunk"]) for run in (one, other)]
     for name in PROBES:
-        assert same(*(Probing(run, trunk["trunk"]).logits(name) for run in (one, other))), name
+        assert same(*(of.logits(name) for of in probing)), name
 
 
 @pytest.mark.parametrize("way", HELP)
