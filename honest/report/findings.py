@@ -153,7 +153,7 @@ def _of_run(run: RunFiles, curves: Curves) -> list[str]:
     flags = list(curves.get(INFEASIBLE, {}).values())
     if flags and flags[-1] > 0:
         found.append("the constraint was infeasible at the end: λ at its cap, or rising while C̄ did not fall.")
-    violation = run.summary.get("ledger", {}).get("violation_disagreement_per_example")
+    violation = (run.summary.get("ledger") or {}).get("violation_disagreement_per_example")
     tolerance = number_and_unit(run.config.get("objective.multiplier.tolerance"))
     if violation is not None and tolerance and violation > 2 * tolerance[0]:
         found.append(f"C̄/ε is {violation / tolerance[0]:.1f} over the whole population at the end: not feasible.")

@@ -190,7 +190,7 @@ def _scores_of(run: RunFiles) -> Iterator[Score]:
         for metric, value in metrics.items():
             stated = value if isinstance(value, dict) else {"value": value}
             yield Score(*where, head, metric, *_or_nan([stated.get(key) for key in ("value", "low", "high")]))
-    ledger = run.summary.get("ledger", {})
+    ledger = run.summary.get("ledger") or {}
     whole = {
         **{tag: value for tag, value in run.summary["metrics"].items() if tag.startswith(TAGS)},
         "constraint/lambda_nats_per_disagreement": ledger.get("multiplier_nats_per_disagreement"),

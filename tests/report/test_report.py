@@ -260,6 +260,19 @@ def test_warnings_of_runs(tiny_run, tmp_path):
 # --- labels, bins, curves -----------------------------------------------------------------------------------------
 
 
+def test_runs_without_the_full_objective_have_no_ledger(tiny_run, tmp_path):
+    """Of baselines alone: `ledger`, `sentence` and the checks of log Z are null in their summary."""
+
+    def alone(summary):
+        summary.update(ledger=None, sentence=None, log_partition_checks=None)
+        summary["scores"] = {head: it for head, it in summary["scores"].items() if "prior" not in head}
+
+    copy_of(tiny_run, tmp_path / "one", alone)
+    copy_of(tiny_run, tmp_path / "two", alone, old="seed: 0", new="seed: 1")
+    assert main(["report", str(tmp_path)]) == 0
+    assert "under the prior" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_labels_are_what_differs():
     base = {
         "name": "x",
