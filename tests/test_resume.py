@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.conftest import CHAINS, WAIT_SECONDS, Runner, write_tiny
 
-STAGES = ("0_trunk", "1_single_head", "2_plain_heads", "3_truth_ceiling", "4_prior")
+STAGES = ("trunk", "single_head", "plain_heads", "truth_ceiling", "prior")
 PATIENCE = 240.0  # seconds
 
 
