@@ -270,7 +270,7 @@ def test_runs_without_the_full_objective_have_no_ledger(tiny_run, tmp_path):
     copy_of(tiny_run, tmp_path / "one", alone)
     copy_of(tiny_run, tmp_path / "two", alone, old="seed: 0", new="seed: 1")
     assert main(["report", str(tmp_path)]) == 0
-    assert "under the prior" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "under the prior: intended" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_labels_are_what_differs():
