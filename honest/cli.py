@@ -108,13 +108,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     # Imported late: --help and a mistyped command should not wait for JAX.
     from honest import run as runs
-    from honest.benchmark.command import benchmark
     from honest.config_io import load_config
     from honest.exact import exact
     from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory
 
     if options.command == "benchmark":
+        from honest.benchmark.command import benchmark
+
         return benchmark(options.suite, options.workdir, options.jobs, options.dry_run)
     if options.command == "exact":
         exact(options.spec, options.solver, options.samples, options.seed, options.compare, options.json)

@@ -12,24 +12,13 @@ from typing import Any
 
 from honest.benchmark.runner import finished, run_folder
 from honest.benchmark.suite import LoadedSuite, Member
-from honest.report.benchmark_table import ABOVE, GAP, Cell, TaskTable, task_tables
+from honest.report.benchmark_table import task_tables
+from honest.report.content import NOTES, scores_table
+from honest.report.page import markdown_table
 from honest.report.sources import COLUMNS, RESULTS, read_results
-from honest.report.tables import layout
 from honest.train.run_directory import SUMMARY
 
 MARKDOWN = "results.md"
-SHOWN = {
-    "truth_trusted": "truth trusted",
-    "truth_fooled": "truth fooled",
-    "person_fooled": "person fooled",
-    "acceptance_fooled": "accepts fooled",
-    "auroc_fooled": "AUROC fooled",
-    "auroc_untrusted": "AUROC untrusted",
-    "auroc_person_accepts": "AUROC person accepts",
-    "calibration_error_fooled": "calibration error fooled",
-    GAP: "HGR",
-    ABOVE: "share of seeds > .9",
-}
 Row = tuple[object, ...]
 
 
@@ -75,28 +64,12 @@ def replace(path: Path, text: str) -> None:
 
 def markdown(folder: Path, suite: LoadedSuite, done: int, commits: Sequence[str], devices: Sequence[str]) -> str:
     seeds = ", ".join(map(str, suite.suite.seeds))
+    tables = task_tables(read_results(folder / RESULTS))
     head = (
         f"# Benchmark {suite.suite.name}\n\n"
         f"Command: `honest benchmark {suite.path}`. {done} of {len(suite.members)} members; seeds {seeds}; "
-        f"commit {', '.join(commits)}; device {', '.join(devices)}.\n\n"
-        "Means over seeds with 95 % Student t-intervals (one seed: its own bootstrap interval). HGR = (method − single "
-        "head)/(truth-trained ceiling − single head) on fooled rows, by seed. The pairs named better/worse are "
-        "unordered: nothing without truth labels tells which is which.\n"
+        f"commit {', '.join(commits)}; device {', '.join(devices)}.\n\n" + "\n".join(f"- {note}" for note in NOTES)
     )
-    return head + "".join(task_markdown(table) for table in task_tables(read_results(folder / RESULTS)))
-
-
-def task_markdown(table: TaskTable) -> str:
-    columns = [key for key in SHOWN if any(key in cells for cells in table.cells.values())]
-    lines = [[name, *(cell_text(cells.get(key)) for key in columns)] for name, cells in table.cells.items()]
-    header = ["method", *(SHOWN[key] for key in columns)]
-    seeds = max((cells["truth_fooled"].seeds for cells in table.cells.values() if "truth_fooled" in cells), default=0)
-    return f"\n## {table.task} ({seeds} seeds)\n\n{layout(header, lines, 'l' * len(header), as_markdown=True)}\n"
-
-
-def cell_text(cell: Cell | None) -> str:
-    if cell is None or cell.value != cell.value:
-        return "–"
-    if cell.low != cell.low:
-        return f"{cell.value:.2f}"
-    return f"{cell.value:.2f} [{cell.low:.2f}, {cell.high:.2f}]"
+    return (
+        "\n\n".join([head, *(f"## {table.task}\n\n{markdown_table(scores_table(table))}" for table in tables)]) + "\n"
+    )

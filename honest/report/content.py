@@ -17,6 +17,8 @@ SHOWN = {  # metric -> head of its column
     "person_fooled": "person, fooled",
     "acceptance_fooled": "answers True, fooled",
     "auroc_fooled": "AUROC, fooled",
+    "auroc_untrusted": "AUROC, untrusted",
+    "auroc_person_accepts": "AUROC, person accepts",
     "calibration_error_fooled": "calibration error, fooled",
     "truth_trusted": "truth, trusted",
     "person_trusted": "person, trusted",
@@ -124,7 +126,7 @@ def _distinct(values: Iterable[Any]) -> list[str]:
 
 def scores_table(table: TaskTable) -> Table:
     """Method × metrics, mean and interval; "always False" last."""
-    shown = [metric for metric in SHOWN if any(metric in cells for cells in table.cells.values())]
+    shown = [metric for metric in SHOWN if any(not _empty(cells.get(metric)) for cells in table.cells.values())]
     lines = []
     for method in table.methods:
         cells = table.cells[method.name]

@@ -142,6 +142,11 @@ def _figure(figure: Figure) -> str:
     )
 
 
+def markdown_table(table: Table) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in table.lines]
+    return layout(table.header, lines, "l" * len(table.header), as_markdown=True)
+
+
 def markdown_page(content: Content) -> str:
     """The page's texts and tables, and links to the figures."""
     facts = [f"- **{name}**: {'; '.join(lines)}" for name, lines in content.facts]
@@ -160,8 +165,7 @@ def markdown_page(content: Content) -> str:
     for section in content.sections:
         parts += [f"## {section.title}", *section.texts]
         for table in section.tables:
-            lines = [[cell.replace("|", "\\|") for cell in line] for line in table.lines]
-            parts += [f"**{table.caption}**", layout(table.header, lines, "l" * len(table.header), as_markdown=True)]
+            parts += [f"**{table.caption}**", markdown_table(table)]
         parts += [f"![{f.caption}]({f.path.parent.name}/{f.path.name})" for f in section.figures]
     parts += ["## How to read this", _bullets(content.notes)]
     return "\n\n".join(parts) + "\n"
