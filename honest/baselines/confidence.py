@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from honest.baselines.method import HeadRows, Method, Penalty, PenaltyContext, one_line
-from honest.data.batch import Splits, concatenate
+from honest.data.batch import ACCEPT, Splits, concatenate
 from honest.model.two_head import HeadLogits
-from honest.objective.data_loss import label_nll
+from honest.objective.data_loss import label_nll, log_odds
 from honest.units import Quantity, example, mean
 
 
@@ -25,9 +25,8 @@ def rows(splits: Splits, _supervision: str) -> HeadRows:
 
 def hardened(logits_Bx2: jax.Array, label_B: jax.Array) -> jax.Array:
     """int32[B]: True on the rows of the largest log-odds, on as many of them as are labelled True."""
-    log_odds_B = logits_Bx2[:, 1] - logits_Bx2[:, 0]
-    rank_B = jnp.argsort(jnp.argsort(-log_odds_B))
-    return (rank_B < jnp.sum(label_B == 1)).astype(jnp.int32)
+    rank_B = jnp.argsort(jnp.argsort(-log_odds(logits_Bx2)))
+    return (rank_B < jnp.sum(label_B == ACCEPT)).astype(jnp.int32)
 
 
 def penalty(context: PenaltyContext) -> Penalty:

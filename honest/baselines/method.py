@@ -16,6 +16,7 @@ from honest.data.batch import Batch, Splits
 from honest.model.two_head import HeadLogits
 from honest.units import Quantity
 
+UNORDERED = ("first", "second")  # names of two heads that nothing tells apart
 # (logits on a batch of target rows, their labels (−1 where there is none), step of the stage) -> nat/example
 Penalty = Callable[[HeadLogits, jax.Array, jax.Array], Quantity]
 
@@ -62,4 +63,4 @@ def one_line(text: str) -> Callable[[tuple[str, str]], tuple[str, ...]]:
 
 def unordered(text: str) -> Callable[[tuple[str, str]], tuple[str, ...]]:
     """A method with two heads that nothing tells apart."""
-    return lambda _pair: (f"{text}: first", f"{text}: second")
+    return lambda _pair: tuple(f"{text}: {name}" for name in UNORDERED)

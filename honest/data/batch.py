@@ -16,6 +16,7 @@ from honest.data.vocabulary import DataError, Vocabulary
 
 Array = jax.Array | np.ndarray
 NONE = -1  # "no target here" and "unlabelled"
+ACCEPT = 1  # index of the answer True, or yes
 
 
 class Batch(NamedTuple):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from honest.data.batch import ACCEPT
 from honest.objective.predictions import Counts, Predictions, Predictor, Rows, RowSets, sum_over_rows
 from honest.params import Params
 from honest.units import Quantity, example, mean, nat, term, token, total
-
-ACCEPT = 1  # index of the answer True
 
 
 def label_nll(logits_BxK: jax.Array, label_B: jax.Array) -> Quantity:

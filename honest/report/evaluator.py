@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from honest.baselines import METHODS, PROBES
+from honest.baselines.method import UNORDERED
 from honest.config import RunConfig
 from honest.model.two_head import HeadLogits
 from honest.params import Params
@@ -147,7 +148,7 @@ class Evaluator:
 def pair_names(config: RunConfig) -> tuple[str, str]:
     """What the heads of a pair are called: `first` and `second` where the objective does not tell them apart."""
     ordered = config.objective.supervision.instrumental == "untrusted"
-    return HEAD_NAMES if ordered else ("first", "second")
+    return HEAD_NAMES if ordered else UNORDERED
 
 
 def method_names(config: RunConfig) -> dict[str, tuple[str, ...]]:

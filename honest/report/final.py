@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from honest.baselines.method import UNORDERED
 from honest.config import RunConfig
 from honest.report.answers import chain_params
 from honest.report.divergence import divergence_scalars, parameter_scalars
 from honest.report.evaluator import Evaluator, method_names
 from honest.report.gap import GapSummary, sentence, summarise
 from honest.report.ledger_values import LN2, LedgerValues, SampledLogPartition, bits_spent, ledger_scalars
+from honest.report.methods import CEILING, SINGLE
 from honest.report.metrics import HeadScores, always_false, head_scores, honest_gap_recovered
 from honest.report.tables import ALWAYS_FALSE, comparison_table, head_sentence, ledger_table
 from honest.train.stage import PRIOR, Stage
 from honest.train.state import TrainState
 
-SINGLE_HEAD, CEILING = "single head", "truth-trained ceiling"  # lines that the honest gap is measured between
 BINS = {"trusted": "calibration_bins_trusted", "fooled": "calibration_bins_fooled"}
 
 
@@ -59,8 +60,8 @@ def conclude(
         else:
             assert evaluator.probing is not None, "the trunk stage comes first"
             answers = (evaluator.probing.logits(method),)
-        if len(names) == 2 and names[0].endswith(": first"):
-            names = (*names, names[0].removesuffix("first") + "mean (blind choice)")
+        if names[0].endswith(f": {UNORDERED[0]}"):
+            names = (*names, names[0].removesuffix(UNORDERED[0]) + "mean (blind choice)")
             answers = (*answers, blind_mean(answers))
         for name, logits in zip(names, answers, strict=True):
             scores[name] = head_scores(logits, test, config.evaluation.bootstrap, config.seed)
@@ -206,12 +207,12 @@ def summary(final: Final, config: RunConfig, environment: Mapping[str, Any]) -> 
 
 def gap_recovered(scores: Mapping[str, HeadScores], config: RunConfig) -> dict[str, float]:
     """HGR of the intended head and of always False, where the run has the three lines that it needs."""
-    if PRIOR not in config.methods or SINGLE_HEAD not in scores or CEILING not in scores:
+    if PRIOR not in config.methods or SINGLE not in scores or CEILING not in scores:
         return {}
     truth = {name: line["truth_fooled"].value for name, line in scores.items()}
     of = {"": method_names(config)[PRIOR][0], "_always_false": ALWAYS_FALSE}
     return {
-        f"honesty/honest_gap_recovered{suffix}": honest_gap_recovered(truth[name], truth[SINGLE_HEAD], truth[CEILING])
+        f"honesty/honest_gap_recovered{suffix}": honest_gap_recovered(truth[name], truth[SINGLE], truth[CEILING])
         for suffix, name in of.items()
     }
 

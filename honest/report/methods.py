@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from honest.baselines.method import UNORDERED
 from honest.report.sources import Score
 from honest.report.tables import ALWAYS_FALSE
 
@@ -81,9 +82,9 @@ def _pairs_unordered(scores: list[Score]) -> list[Score]:
     renamed = []
     for score in scores:
         stem, _, which = score.head.rpartition(": ")
-        if which in ("first", "second"):
-            first, second = (truth.get((score.entry, score.seed, f"{stem}: {x}"), 0.0) for x in ("first", "second"))
-            is_better = (first >= second) == (which == "first")
+        if which in UNORDERED:
+            first, second = (truth.get((score.entry, score.seed, f"{stem}: {x}"), 0.0) for x in UNORDERED)
+            is_better = (first >= second) == (which == UNORDERED[0])
             score = score._replace(head=f"{stem}: {BETTER if is_better else WORSE}")
         renamed.append(score)
     return renamed

@@ -13,9 +13,8 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 from scipy.stats import beta, rankdata
 
-from honest.data.batch import Evaluation
+from honest.data.batch import ACCEPT, Evaluation
 
-ACCEPT = 1  # index of the answer True
 CALIBRATION_BINS = 15
 TAIL = 0.025  # on each side of a 95 % interval
 
