@@ -187,3 +187,21 @@ def test_honest_gap_recovered():
     assert honest_gap_recovered(0.5, 0.1, 0.9) == pytest.approx(0.5)
     assert honest_gap_recovered(0.0, 0.2, 0.7) == pytest.approx(-0.4)
     assert np.isnan(honest_gap_recovered(0.5, 0.3, 0.3 + 1e-10))
+
+
+def test_auroc_of_each_kind_of_rows_by_hand():
+    """Log-odds 0 … 5; truth F F T T F T. Fooled: rows 1–4; untrusted: 2–5; the person accepts 0, 2, 4, 5."""
+    odds = np.arange(6.0)
+    evaluation = Evaluation(
+        batch=None,
+        truth_B=np.array([0, 0, 1, 1, 0, 1]),
+        person_B=np.array([1, 0, 1, 0, 1, 1]),
+        trusted_B=np.array([True, True, False, False, False, False]),
+        fooled_B=np.array([False, True, True, True, True, False]),
+        question_B=np.arange(6),
+        difficulty_B=np.zeros(6),
+    )
+    scores = head_scores(np.stack([np.zeros(6), odds], axis=1), evaluation, 10, 0)
+    assert scores["auroc_fooled"] == pytest.approx(2 / 4)  # true 2, 3 against false 1, 4
+    assert scores["auroc_untrusted"] == pytest.approx(1 / 3)  # true 2, 3, 5 against false 4
+    assert scores["auroc_person_accepts"] == pytest.approx(3 / 4)  # true 2, 5 against false 0, 4
