@@ -57,9 +57,9 @@ def members_table(folder: Path, suite: LoadedSuite) -> str:
     firsts = {(member.task, member.seed): member for member in reversed(suite.members)}
     for member in suite.members:
         changed = differences(firsts[member.task, member.seed].config, member.config)
-        shown = "; ".join(f"{line.split(':')[0]}={line.split('command asks ')[-1]}" for line in changed)
+        stated = [(line.split(":")[0], line.split("command asks ")[-1]) for line in changed]
+        shown = "; ".join(f"{key}={value}" for key, value in stated if key != "name")
         state = "done" if finished(folder, member) else "to do"
-        shown = shown.replace(f"name={member.config.name}; ", "").replace(f"name={member.config.name}", "")
         lines.append([member.name, state, shown or "–"])
     table = layout(["member", "state", "differs from its first entry in"], lines, "lll")
     return f"{table}\n{len(suite.members)} members in {folder}"

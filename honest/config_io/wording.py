@@ -136,8 +136,8 @@ def shown(value: Any) -> str:
     """A value as a person would write it in YAML, shortened."""
     if isinstance(value, dict):
         return "a section"
-    if isinstance(value, list):
-        return "a list"
+    if isinstance(value, list):  # whole: two that differ must not read alike
+        return f"[{', '.join(item if isinstance(item, str) else shown(item) for item in value)}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)

@@ -199,7 +199,10 @@ def test_jobs_and_dry_run(suite_file, tmp_path, capsys):
     assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--jobs", "0"]) == 2
     assert "--jobs is 0" in capsys.readouterr().err
     assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--dry-run"]) == 0
-    assert "objective.phases.kind='points'" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    found = next(line for line in lines if line.startswith("easy/seed_1/prior"))
+    assert found.split(maxsplit=3)[1:3] == ["to", "do"]
+    assert found.split(maxsplit=3)[3] == "objective.phases.kind='points'; methods=[prior]"
     assert not (tmp_path / "out").exists()
 
 

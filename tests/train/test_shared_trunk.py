@@ -78,3 +78,10 @@ def test_a_trunk_stage_that_has_begun_is_left_alone(tiny_run, tmp_path):
     own.checkpoints("trunk").mkdir(parents=True)
     adopt_trunk(RunDirectory(tiny_run.directory), own)
     assert not list(own.checkpoints("trunk").iterdir())
+
+
+def test_lists_that_differ_are_told_in_full(tiny_run, tmp_path):
+    config = load_config(write_tiny(tmp_path / "other.yaml", "methods=[prior]")).config
+    told = r"methods: run has \[single_head, plain_heads, truth_ceiling, prior\], command asks \[prior\]"
+    with pytest.raises(UserError, match=told):
+        RunDirectory(tiny_run.directory).check(config)
