@@ -138,7 +138,7 @@ class Programs:
         """`honest.train.loop.compile_step`'s shell, with the data's seed as an argument of the program."""
 
         def step(state: TrainState, sets: RowSets, volume: Any, seed: jax.Array):
-            batch = batch_at(replace(stage, seed=seed), sets, state.step)  # type: ignore[arg-type]
+            batch = batch_at(stage.batch_rows, seed, sets, state.step)
             return train_step(stage.spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
 
         program = self.steps.setdefault(structure, jax.jit(step, donate_argnums=0))

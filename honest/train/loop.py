@@ -46,27 +46,35 @@ class Stopped(Exception):
         self.stage, self.step = stage, step
 
 
-def batch_at(stage: Stage, sets: RowSets, step: jax.Array) -> RowSets:
-    """The rows of each set at a data position: every set walks its own permutation."""
+def batch_at(batch_rows: int, seed: jax.typing.ArrayLike, sets: RowSets, step: jax.Array) -> RowSets:
+    """The rows of each set at a data position: every set walks its own permutation. seed: uint32, the stage's."""
+    first = jnp.asarray(seed, jnp.uint32) * jnp.uint32(ROW_SETS)
 
     def rows_at(index: int, part: Any) -> Any:
         if part is None:
             return None
-        chosen = indices(stage.seed * ROW_SETS + index, step, stage.batch_rows, size(part))
+        chosen = indices(first + jnp.uint32(index), step, batch_rows, size(part))
         return jax.tree.map(lambda leaf: leaf[chosen], part)
 
     return RowSets(*(rows_at(index, part) for index, part in enumerate(sets)))
 
 
-def compile_step(stage: Stage, mesh: Mesh) -> Shell:
-    """The jitted, donating shell around `train_step`; traced once, or it is an error."""
+def compile_step(stage: Stage, mesh: Mesh) -> partial:
+    """The jitted, donating shell around `train_step`; traced once, or it is an error.
 
-    def shell(state: TrainState, sets: RowSets, volume: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        batch = shard_rows(batch_at(stage, sets, state.step), mesh)
+    The stage's seed is an argument of the program, so that runs that differ in their seed alone share one, which a
+    compilation cache on disk then serves to all of them. The program itself is the partial's `func`.
+    """
+
+    def shell(
+        state: TrainState, sets: RowSets, volume: Any, *, seed: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        batch = shard_rows(batch_at(stage.batch_rows, seed, sets, state.step), mesh)
         return train_step(stage.spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
 
     chex.clear_trace_counter()  # chex counts by source text, and every stage compiles this one
-    return jax.jit(chex.assert_max_traces(shell, n=1), donate_argnums=0)
+    program = jax.jit(chex.assert_max_traces(shell, n=1), donate_argnums=0)
+    return partial(program, seed=replicate(jnp.asarray(stage.seed, jnp.uint32), mesh))
 
 
 def settle(stage: Stage, mesh: Mesh, steps: int, compiled: Callable[[Stage, Mesh], Shell]) -> TrainState:

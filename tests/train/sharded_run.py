@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
     state = jax.tree.map(jnp.copy, settle(stage, mesh, burn_in, compile_step))
-    jitted: Any = compile_step(stage, mesh)
-    step = jitted.lower(state, stage.sets, stage.volume).compile()
+    shell = compile_step(stage, mesh)
+    program: Any = shell.func
+    step = partial(program.lower(state, stage.sets, stage.volume, **shell.keywords).compile(), **shell.keywords)
     found: dict[str, list[np.ndarray]] = {}
     for _ in range(steps):
         state, metrics = step(state, stage.sets, stage.volume)
@@ -61,7 +63,7 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     moving = state._replace(key=jax.random.key_data(state.key))
     leaves = jax.tree_util.tree_flatten_with_path(moving)[0]
     series |= {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
-    return series, "all-reduce" in step.as_text()
+    return series, "all-reduce" in step.func.as_text()
 
 
 def correct_toy(out: Path) -> None:

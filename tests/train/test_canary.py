@@ -64,7 +64,7 @@ def trained(run, stage):
     state = stage.init()
     step = jax.jit(lambda state, sets: train_step(stage.spec, stage.mode_optimizer, state, Inputs(sets, sets, None))[0])
     for _ in range(2):
-        state = step(state, batch_at(stage, stage.sets, state.step))
+        state = step(state, batch_at(stage.batch_rows, stage.seed, stage.sets, state.step))
     return state.params
 
 

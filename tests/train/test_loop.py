@@ -12,7 +12,9 @@ import numpy as np
 import optax
 import pytest
 
+from honest.config_io import load_config
 from honest.data.loader import indices
+from honest.data.tasks import build_task
 from honest.model.two_head import HeadLogits
 from honest.objective.predictions import Counts, RowSets
 from honest.train.checkpoint import Checkpoints
@@ -20,8 +22,10 @@ from honest.train.events import EventLog, read_events
 from honest.train.loop import Stopped, compile_step, run_stage
 from honest.train.sharding import make_mesh, replicate
 from honest.train.spec import HEADS, StageSpec
-from honest.train.stage import Stage
+from honest.train.stage import PRIOR, TRUNK, Stage, make_run
+from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
+from tests.conftest import write_tiny
 
 TRUSTED, UNTRUSTED, BATCH, SEED = 12, 20, 4, 5
 STEPS = 6  # two epochs of the trusted rows
@@ -211,6 +215,29 @@ def test_a_second_trace_of_the_step_is_an_error():
     )  # another shape, so that jit traces again
     with pytest.raises(AssertionError, match="traced > 1 times"):
         shell(state, longer, None)
+
+
+def test_runs_of_other_seeds_share_the_step_s_program(tmp_path):
+    """Else a compilation cache would not serve the seeds of a benchmark."""
+    changes = ("precision=float32",)
+
+    def programs(seed: int) -> dict[str, str]:
+        config = load_config(
+            write_tiny(tmp_path / f"{seed}.yaml", *changes, f"seed={seed}", f"task.seed={seed}")
+        ).config
+        mesh = make_mesh(1)
+        run = make_run(config, build_task(config.task), mesh)
+        results = {TRUNK: {"trunk": run.anchor()["trunk"]}}
+        found = {}
+        for name in (TRUNK, "plain_heads", PRIOR):
+            stage = make_stage(run, name, results)
+            shell = compile_step(stage, mesh)
+            arguments = jax.eval_shape(stage.init), stage.sets, stage.volume
+            found[name] = shell.func.lower(*arguments, **shell.keywords).as_text()
+        return found
+
+    one, other = programs(0), programs(1)
+    assert {name: one[name] == other[name] for name in one} == dict.fromkeys(one, True)
 
 
 def test_every_stage_may_compile_its_step_once():
