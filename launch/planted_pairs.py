@@ -45,10 +45,11 @@ from honest.data.loader import to_device
 from honest.data.tasks import build_task
 from honest.objective.consistency import whole_violation
 from honest.objective.data_loss import whole_data_nats
-from honest.objective.log_partition.bidirectional import from_both_ends, plan
+from honest.objective.log_partition.bidirectional import Ascent, ascend, descend, plan
 from honest.objective.log_partition.bounds import TAIL_PROBABILITY
 from honest.objective.log_partition.mode import minimise
 from honest.objective.log_partition.problem import Problem, flat_problem
+from honest.objective.log_partition.variational import fit_gaussian, in_coordinates_of
 from honest.objective.log_partition.volume import VolumeRows, choose_volume_rows, factor, volume_nats
 from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import RowSets
@@ -65,7 +66,27 @@ from honest.train.stages import make_stage, method_stage
 from honest.train.state import Held, Priors
 from honest.units import Quantity, disagreement, example, nat
 
-CONFIG = Path(__file__).parents[1] / "configs" / "planted_pairs.yaml"
+CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIG = CONFIGS / "planted_pairs.yaml"
+SMALL = (
+    "model.layers=1",
+    "model.width=16",
+    "model.attention_heads=2",
+    "model.key_value_heads=2",
+    "model.head.hidden=16",
+)
+# Task -> its config and what is changed there. The world's model is smaller: its facts need no more.
+TASKS: dict[str, tuple[Path, tuple[str, ...]]] = {
+    **{
+        f"{trigger}, {targets}": (CONFIG, (f"task.trigger={trigger}", f"task.trunk_targets={targets}"))
+        for trigger in ("hard", "carry")
+        for targets in ("says", "difference")
+    },
+    "diamonds": (CONFIGS / "benchmark" / "diamonds.yaml", ()),
+    "world": (CONFIGS / "world.yaml", (*SMALL, "model.mlp_ratio=2")),
+    "hemisphere": (CONFIGS / "cities_hemisphere.yaml", (*SMALL, "model.layers=2", "model.width=32")),
+    "population": (CONFIGS / "cities_population.yaml", (*SMALL, "model.layers=2", "model.width=32")),
+}
 PAIRS = (
     ("truth", "person"),
     ("person", "person"),
@@ -73,14 +94,17 @@ PAIRS = (
     ("single", "single"),
     ("random", "person"),
 )
-BRIDGES, PARTICLES = 600, 2
+PARTICLES, BRIDGES, FIT_STEPS = 4, 300, 2000  # of the bounds
+ROUND = 300  # gradients of L-BFGS from each start before the better one is followed on
+TOLERANCE = 1.0  # nat per unit of u: where the better start's descent ends
+VOLUME_ROWS = 10**6  # of each set, and world tokens, in the Laplace volume: all of them
 
 
 class Setting(NamedTuple):
     """One posterior. stddev: σ2 in θ.trunk. multiplier: λ in nat/disagreement. population: N_c.
 
     breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest operand pairs. labelled, world:
-    rows of each labelled set and of the world set that the posterior is over.
+    rows of each labelled set and of the world set that the posterior is over. task: a key of TASKS.
     """
 
     anchor: str
@@ -89,22 +113,34 @@ class Setting(NamedTuple):
     population: int
     breadth: str
     instrumental: str
-    targets: str
+    task: str
     labelled: int
     world: int
 
 
-BASE = Setting("init", 1.0, 10.0, 128, "broad", "untrusted", "says", 64, 128)
+BASE = Setting("init", 1.0, 10.0, 128, "broad", "untrusted", "hard, says", 64, 128)
+KEPT = BASE._replace(anchor="trained", stddev=0.3)  # θ2 stays near the trained trunk, and the heads mean what they say
+WORLD = BASE._replace(task="world")
 SETTINGS: dict[str, list[Setting]] = {
-    "base": [BASE],
-    "sigma": [BASE._replace(stddev=s) for s in (0.3, 3.0)],
-    "lambda": [BASE._replace(multiplier=m) for m in (1.0, 100.0)],
-    "anchor": [BASE._replace(anchor="trained", stddev=s) for s in (0.3, 1.0, 3.0)],
-    "population": [BASE._replace(population=n) for n in (32, 512)],
-    "breadth": [BASE._replace(breadth="narrow")],
-    "withheld": [BASE._replace(instrumental="none")],
-    "difference": [BASE._replace(targets="difference")],
-    "size": [BASE._replace(labelled=256, world=512)],
+    "base": [BASE, KEPT],
+    "sigma": [BASE._replace(stddev=s) for s in (0.3, 3.0)] + [KEPT._replace(stddev=s) for s in (0.1, 1.0, 3.0)],
+    "lambda": [base._replace(multiplier=m) for base in (BASE, KEPT) for m in (1.0, 100.0)],
+    "population": [base._replace(population=n) for base in (BASE, KEPT) for n in (32, 512)],
+    "breadth": [base._replace(breadth="narrow") for base in (BASE, KEPT)],
+    "withheld": [base._replace(instrumental="none") for base in (BASE, KEPT)],
+    "size": [base._replace(labelled=256, world=512) for base in (BASE, KEPT)],
+    "tasks": [
+        base._replace(task=task) for task in TASKS if task not in (BASE.task, WORLD.task) for base in (BASE, KEPT)
+    ],
+    "world": [WORLD, WORLD._replace(anchor="trained", stddev=0.3)],
+    "world numbers": [
+        *(WORLD._replace(multiplier=m) for m in (1.0, 100.0)),
+        *(WORLD._replace(stddev=s) for s in (0.3, 3.0)),
+        WORLD._replace(instrumental="none"),
+        WORLD._replace(labelled=256, world=512),
+        *(WORLD._replace(population=n) for n in (32, 512)),
+        WORLD._replace(breadth="narrow"),
+    ],
 }
 
 
@@ -175,93 +211,146 @@ def declared_sets(run: Run, setting: Setting) -> RowSets:
     )
 
 
+class Posterior(NamedTuple):
+    """What a posterior is made of beside the heads. weight: λ in nat/disagreement, bare."""
+
+    held: Held
+    weight: jax.Array
+    sets: RowSets
+    chosen: VolumeRows
+
+
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Laplace values and sampled bounds of pairs under posteriors of one structure; compiled once."""
+    """Laplace values and sampled bounds of pairs; compiled once for all posteriors of one structure."""
 
     spec: StageSpec
-    chosen: VolumeRows
-    sets: RowSets
-    evaluations: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", jax.jit(self._mode, static_argnums=0))
         object.__setattr__(self, "laplace", jax.jit(self._laplace, static_argnums=0))
         object.__setattr__(self, "bounds", jax.jit(self._bounds, static_argnums=0))
 
-    def _problem(self, with_data: bool, heads: Params, held: Held, weight: jax.Array, like: Params) -> Problem:
-        target = phases.log_weight(self.spec, heads, held, weight, self.sets, with_data=with_data, whole=True)
+    def _problem(self, with_data: bool, heads: Params, given: Posterior, like: Params) -> Problem:
+        target = phases.log_weight(
+            self.spec, heads, given.held, given.weight, given.sets, with_data=with_data, whole=True
+        )
         return flat_problem(target, like)
 
-    def _mode(
-        self, with_data: bool, heads: Params, held: Held, weight: jax.Array, start: Params
-    ) -> tuple[jax.Array, ...]:
-        """(u_D, energy there in nat, norm of its gradient in nat) after so many evaluations from the start."""
-        problem = self._problem(with_data, heads, held, weight, start)
-        mode_D, _ = minimise(problem.energy, ravel_pytree(start)[0], self.evaluations)
+    def _mode(self, with_data: bool, heads: Params, given: Posterior, start: Params) -> tuple[jax.Array, ...]:
+        """(u_D, energy there in nat, norm of its gradient in nat) after ROUND evaluations from the start."""
+        problem = self._problem(with_data, heads, given, start)
+        mode_D, _ = minimise(problem.energy, ravel_pytree(start)[0], ROUND)
         energy, gradient_D = jax.value_and_grad(problem.energy)(mode_D)
         return mode_D, energy, jnp.linalg.norm(gradient_D)
 
+    def _factor(self, with_data: bool, heads: Params, given: Posterior, mode_D: jax.Array, like: Params) -> jax.Array:
+        prior = self.spec.prior
+        assert prior is not None
+        place = partial(phases.place, prior, heads, given.held)
+        u = ravel_pytree(like)[1](mode_D)
+        return factor(
+            self.spec.predictor, place, u, given.chosen, self.spec.counts, given.weight, prior.divergence, with_data
+        )
+
     def _laplace(
-        self, with_data: bool, heads: Params, held: Held, weight: jax.Array, mode_D: jax.Array, like: Params
+        self, with_data: bool, heads: Params, given: Posterior, mode_D: jax.Array, like: Params
     ) -> dict[str, Any]:
         prior = self.spec.prior
         assert prior is not None
-        u = ravel_pytree(like)[1](mode_D)
-        place = partial(phases.place, prior, heads, held)
-        a = factor(self.spec.predictor, place, u, self.chosen, self.spec.counts, weight, prior.divergence, with_data)
-        theta, chunk = place(u), prior.phases.chunk_rows
-        data = whole_data_nats(self.spec.predictor, theta, self.sets, chunk) if with_data else {}
-        violation = whole_violation(self.spec.predictor, theta, self.sets.consistency, prior.divergence, chunk)
+        a = self._factor(with_data, heads, given, mode_D, like)
+        theta = phases.place(prior, heads, given.held, ravel_pytree(like)[1](mode_D))
+        chunk = prior.phases.chunk_rows
+        data = whole_data_nats(self.spec.predictor, theta, given.sets, chunk) if with_data else {}
+        violation = whole_violation(self.spec.predictor, theta, given.sets.consistency, prior.divergence, chunk)
         rate = violation.to(disagreement / example)
         return {
             "volume": volume_nats(a).to(nat),
             "second_prior": -0.5 * jnp.sum(mode_D**2),
             "violation": rate,
-            "consistency": -weight * self.spec.counts.consistency * rate,
+            "consistency": -given.weight * self.spec.counts.consistency * rate,
             **{f"data_{group}": -nats.to(nat) for group, nats in data.items()},
         }
 
     def _bounds(
-        self, with_data: bool, heads: Params, held: Held, weight: jax.Array, mode_D: jax.Array, like: Params, key: Any
-    ) -> tuple[jax.Array, ...]:
-        problem = self._problem(with_data, heads, held, weight, like)
-        starts = jnp.broadcast_to(mode_D, (PARTICLES, mode_D.shape[0]))
-        found = from_both_ends(problem, key, plan(PARTICLES, PARTICLES, BRIDGES), [starts], TAIL_PROBABILITY)
-        return tuple(x.to(nat) for x in (found.lower, found.log_z, found.upper))
+        self, with_data: bool, heads: Params, given: Posterior, mode_D: jax.Array, like: Params, key: Any
+    ) -> dict[str, jax.Array]:
+        """log Z in nat, value and both bounds, annealed from the prior (`prior`); of the positive phase also from a
+        Gaussian that is fitted at the mode (`fit`, with its evidence bound).
+
+        Lower bounds hold for the whole integral. An upper bound holds for what the pass's own ends, moved on, reach.
+        ends: where the particles from the Gaussian end, near draws from the posterior there, (PARTICLES, D).
+        """
+        problem = self._problem(with_data, heads, given, like)
+        keys, found = jax.random.split(key, 10), {}
+
+        def both_ends(name: str, one: Problem, own: jax.Array) -> Ascent:
+            planned = plan(PARTICLES, 0, BRIDGES)
+            ascent = ascend(one, own[:3], planned)
+            made = descend(one, own[3], planned, ascent, [], TAIL_PROBABILITY)
+            for tag, bound in (("lower", made.lower), ("value", made.log_z), ("upper", made.upper)):
+                found[f"{name}_{tag}"] = bound.to(nat)
+            return ascent
+
+        both_ends("prior", problem, keys[:4])
+        if with_data:
+            mean_D, scale_D = fit_gaussian(lambda _: problem, keys[8], mode_D, FIT_STEPS)
+            ascent = both_ends("fit", in_coordinates_of(problem, mean_D, scale_D), keys[4:8])
+            found["evidence_bound"] = jnp.mean(ascent.start.weight)
+            found["ends"] = mean_D + scale_D * ascent.annealed.end.position
+        return found
 
 
-def judge_of(run: Run, setting: Setting, evaluations: int) -> Judge:
-    sets, prior = declared_sets(run, setting), prior_spec(run.config)
+def judge_of(run: Run, sets: RowSets) -> Judge:
     counts = prior_counts(sets)
-    spec = StageSpec("planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
-    return Judge(spec, choose_volume_rows(sets, 10**6, run.config.seed), sets, evaluations)
+    spec = StageSpec(
+        "planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior_spec(run.config), None
+    )  # type: ignore[arg-type]
+    return Judge(spec)
 
 
-def posterior_of(run: Run, trunk: Params, setting: Setting) -> tuple[Held, tuple[Params, Params]]:
-    """The second prior around its centre, and both starts of the modes, whitened."""
+def centred(run: Run, trunk: Params, setting: Setting) -> tuple[Held, Params]:
+    """The second prior around the setting's centre, and the trained trunk in its whitened coordinates."""
     centre = run.anchor()["trunk"] if setting.anchor == "init" else trunk["trunk"]
     stddev = Quantity(jnp.asarray(setting.stddev, run.dtype), GROUP_UNITS["trunk"])
     second = {"trunk": isotropic(centre, [stddev] * len(jax.tree.leaves(centre)))}
     held = Held(anchor={"trunk": centre}, start={}, priors=Priors(first={}, second=second, measure={}))
-    trained = whiten({"trunk": trunk["trunk"]}, {"trunk": centre}, second, ("trunk",))
-    return held, (jax.tree.map(jnp.zeros_like, trained), trained)
+    return held, whiten({"trunk": trunk["trunk"]}, {"trunk": centre}, second, ("trunk",))
+
+
+def posterior_of(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, tuple[Params, Params]]:
+    """The posterior, and both starts of the modes, whitened."""
+    held, trained = centred(run, trunk, setting)
+    sets = declared_sets(run, setting)
+    chosen = choose_volume_rows(sets, VOLUME_ROWS, run.config.seed)
+    posterior = Posterior(held, jnp.asarray(setting.multiplier, run.dtype), sets, chosen)
+    return posterior, (jax.tree.map(jnp.zeros_like, trained), trained)
 
 
 def judge_pair(
-    judge: Judge, held: Held, starts: tuple[Params, Params], weight: jax.Array, heads: Params, anchor: Params
+    judge: Judge,
+    given: Posterior,
+    starts: tuple[Params, Params],
+    heads: Params,
+    anchor: Params,
+    evaluations: int,
 ) -> tuple[dict[str, float], dict[bool, jax.Array]]:
-    """Every term in nat, and both modes."""
+    """Every term in nat, and both modes: the better of both starts, followed on until |g| ≤ TOLERANCE or the budget."""
     line: dict[str, float] = {}
     modes: dict[bool, jax.Array] = {}
+    to_tree = ravel_pytree(starts[0])[1]
     for with_data, name in ((False, "log_z"), (True, "log_z_data")):
-        found = [judge.mode(with_data, heads, held, weight, start) for start in starts]  # type: ignore[attr-defined]
+        found = [judge.mode(with_data, heads, given, start) for start in starts]  # type: ignore[attr-defined]
         energies = [float(np.nan_to_num(energy, nan=np.inf)) for _, energy, _ in found]
         best = int(np.argmin(energies))
-        modes[with_data] = found[best][0]
-        values = jax.device_get(judge.laplace(with_data, heads, held, weight, modes[with_data], starts[0]))  # type: ignore[attr-defined]
+        mode_D, spent = found[best], ROUND
+        while float(mode_D[2]) > TOLERANCE and spent < evaluations:
+            mode_D = judge.mode(with_data, heads, given, to_tree(mode_D[0]))  # type: ignore[attr-defined]
+            spent += ROUND
+        modes[with_data], energies[best] = mode_D[0], float(mode_D[1])
+        values = jax.device_get(judge.laplace(with_data, heads, given, modes[with_data], starts[0]))  # type: ignore[attr-defined]
         line |= {f"{name}_{key}": float(value) for key, value in values.items()}
-        line |= {f"{name}_from_trained": float(best), f"{name}_gradient_norm": float(found[best][2])}
+        line |= {f"{name}_from_trained": float(best), f"{name}_gradient_norm": float(mode_D[2])}
         line |= {f"{name}_energy": energies[best], f"{name}_other_start_energy": energies[1 - best]}
         line[name] = float(values["volume"]) - energies[best]
     line["net"] = line["log_z_data"] - line["log_z"]
@@ -287,8 +376,9 @@ class Prepared(NamedTuple):
     heads: dict[str, dict[str, Params]]
 
 
-def prepare(seed: int, targets: str) -> Prepared:
-    config = load_config(CONFIG, [f"seed={seed}", f"task.seed={seed}", f"task.trunk_targets={targets}"]).config
+def prepare(seed: int, task: str) -> Prepared:
+    source, changes = TASKS[task]
+    config = load_config(source, [*changes, f"seed={seed}", f"task.seed={seed}"]).config
     run = make_run(config, build_task(config.task), make_mesh(1))
     trunk = train(make_stage(run, TRUNK, {}), run, None)
     return Prepared(run, trunk, planted(run, trunk))
@@ -318,6 +408,13 @@ def honesty(
     return {f"truth_fooled_{slot}": share for slot, share in zip(HEADS, right, strict=True)}
 
 
+def drawn_honesty(made: Prepared, held: Held, ends_PxD: jax.Array, like: Params, heads: Params) -> dict[str, float]:
+    """The same shares, averaged over near draws from the posterior."""
+    prior = prior_spec(made.run.config)
+    each = [honesty(made, held, end_D, like, heads, prior) for end_D in ends_PxD]
+    return {f"drawn_{tag}": float(np.mean([shares[tag] for shares in each])) for tag in each[0]}
+
+
 def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int, bounds: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "pairs.jsonl"
@@ -334,25 +431,24 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
     with path.open("a", encoding="utf-8") as file:
         for seed, name, setting, pair in track(todo, "pairs", console=Console(stderr=True)):
             began = time.monotonic()
-            if (seed, setting.targets) not in prepared:
-                prepared[seed, setting.targets] = prepare(seed, setting.targets)
-                print(seed, setting.targets, accuracies(prepared[seed, setting.targets]), file=sys.stderr, flush=True)
-            made = prepared[seed, setting.targets]
-            structure = (seed, *setting[3:])
-            if structure not in judges:
-                judges.clear()
-                judges[structure] = judge_of(made.run, setting, evaluations)
-            judge = judges[structure]
-            held, starts = posterior_of(made.run, made.trunk, setting)
+            if (seed, setting.task) not in prepared:
+                prepared[seed, setting.task] = prepare(seed, setting.task)
+                print(seed, setting.task, accuracies(prepared[seed, setting.task]), file=sys.stderr, flush=True)
+            made = prepared[seed, setting.task]
+            given, starts = posterior_of(made.run, made.trunk, setting)
+            structure = setting._replace(anchor="", stddev=0.0, multiplier=0.0, breadth="")  # the rest are arguments
+            judge = judges.setdefault(structure, judge_of(made.run, given.sets))
             heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, pair, strict=True)}
-            weight = jnp.asarray(setting.multiplier, made.run.dtype)
-            line, modes = judge_pair(judge, held, starts, weight, heads, made.run.anchor())
-            line |= honesty(made, held, modes[True], starts[0], heads, prior_spec(made.run.config))
+            line, modes = judge_pair(judge, given, starts, heads, made.run.anchor(), evaluations)
+            line |= honesty(made, given.held, modes[True], starts[0], heads, prior_spec(made.run.config))
             if bounds:
                 for with_data, label in ((False, "log_z"), (True, "log_z_data")):
                     key = jax.random.fold_in(jax.random.key(seed), int(with_data))
-                    found = judge.bounds(with_data, heads, held, weight, modes[with_data], starts[0], key)  # type: ignore[attr-defined]
-                    line |= dict(zip((f"{label}_lower", f"{label}_value", f"{label}_upper"), map(float, found)))
+                    found = judge.bounds(with_data, heads, given, modes[with_data], starts[0], key)  # type: ignore[attr-defined]
+                    ends_PxD = found.pop("ends", None)
+                    line |= {f"{label}_{name}": float(bound) for name, bound in found.items()}
+                    if ends_PxD is not None:
+                        line |= drawn_honesty(made, given.held, ends_PxD, starts[0], heads)
             record = {"seed": seed, "group": name, "setting": key_of(setting), "pair": ", ".join(pair)}
             record |= {"bounds": bounds, "seconds": time.monotonic() - began, **accuracies(made), **line}
             file.write(json.dumps(record) + "\n")
@@ -361,7 +457,7 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
 
 def key_of(setting: Setting) -> str:
     return (
-        f"{setting.targets}, {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
+        f"{setting.task}; {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
         f"N_c={setting.population} {setting.breadth}, person {setting.instrumental}, "
         f"rows {setting.labelled}+{setting.labelled}+{setting.world}"
     )
@@ -377,7 +473,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--evaluations", type=int, default=300, help="gradients of L-BFGS from each start")
+    parser.add_argument("--evaluations", type=int, default=1500, help="gradients of L-BFGS from the better start")
     parser.add_argument("--bounds", action="store_true", help="also bracket log Z and log Z_D by annealing")
     options = parser.parse_args()
     if options.what == "run":

@@ -1,7 +1,6 @@
 """launch/planted_pairs.py on a model that is not trained: what its numbers are made of, and its populations."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,13 +26,12 @@ def run():
 def judged(run):
     """(heads apart, one head twice): every term of both pairs."""
     setting = pairs.BASE._replace(population=16, labelled=8, world=4)
-    judge = pairs.judge_of(run, setting, evaluations=30)
     anchor = run.anchor()
-    held, starts = pairs.posterior_of(run, {"trunk": anchor["trunk"]}, setting)
-    weight = jnp.asarray(setting.multiplier, run.dtype)
+    given, starts = pairs.posterior_of(run, {"trunk": anchor["trunk"]}, setting)
+    judge = pairs.judge_of(run, given.sets)
     apart = {slot: jax.tree.map(lambda leaf: 1.5 * leaf, anchor[slot]) for slot in HEADS}
     twice = dict.fromkeys(HEADS, anchor[HEADS[0]])
-    return [pairs.judge_pair(judge, held, starts, weight, heads, anchor)[0] for heads in (apart, twice)]
+    return [pairs.judge_pair(judge, given, starts, heads, anchor, pairs.ROUND)[0] for heads in (apart, twice)]
 
 
 def test_terms_add_up(judged):

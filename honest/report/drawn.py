@@ -19,8 +19,11 @@ from honest.report.sources import RunFiles, Score, Source
 from honest.report.training import LAMBDA, Curves
 
 
+LONGEST_SLUG = 80  # file systems allow 255 bytes for a name
+
+
 def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "task"
+    return re.sub(r"[^a-z0-9]+", "_", text.lower())[:LONGEST_SLUG].strip("_") or "task"
 
 
 def slugs(names: list[str]) -> dict[str, str]:

@@ -62,7 +62,8 @@ def find_sweep(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Sweep
 
     tasks: of each run. None: nothing was swept. Runs whose other keys differ stand in panels of their own.
     """
-    key = ERROR_RATE if len({config.get(ERROR_RATE) for config in configs}) > 1 else _single(configs, tasks)
+    rates = {config.get(ERROR_RATE) for config in configs} - {None}  # tasks without such a key beside one with it
+    key = ERROR_RATE if len(rates) > 1 else _single(configs, tasks)
     if key is None:
         return None
     numbers = [number_and_unit(config.get(key)) for config in configs]

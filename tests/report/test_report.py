@@ -330,6 +330,18 @@ def test_ledger_rows_are_by_term_and_group(tmp_path):
     assert rows["data", "trunk"]["prior"].value == -901.0
 
 
+def test_a_task_without_error_rates_is_no_sweep_of_them():
+    """Tasks of two kinds in one report, where one kind alone has the key."""
+    mixed = [{"task.kind": "arithmetic", "task.error_rate": 0.0}, {"task.kind": "diamonds"}]
+    assert find_sweep(mixed, ["arithmetic", "diamonds"]) is None
+
+
+def test_slugs_fit_into_a_file_name():
+    long = [f"{'rows_world=65536, ' * 40}seed {i}" for i in range(3)]
+    made = slugs(long)
+    assert len(set(made.values())) == 3 and max(map(len, made.values())) < 100
+
+
 def test_slugs_never_meet():
     assert slugs(["a b", "a/b", "ä"]) == {"a b": "a_b", "a/b": "a_b_1", "ä": "task"}
 

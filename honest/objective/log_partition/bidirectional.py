@@ -29,6 +29,8 @@ from honest.objective.log_partition.mode import find_mode
 from honest.objective.log_partition.persistent import (
     PILOT_PARTICLES,
     PILOT_ROUNDS,
+    Particle,
+    Pass,
     Path,
     anneal,
     pilot,
@@ -104,14 +106,34 @@ def from_both_ends(
     further: families of reverse starts beside the forward pass's ends, (particles, D) each, `planned.further` in all.
     They may come from anywhere but this key's draws.
     """
-    assert sum(starts.shape[0] for starts in further) == planned.further
-    vg, particles = problem.value_and_grad, planned.particles
     keys = jax.random.split(key, 7)
+    return descend(problem, keys[3], planned, ascend(problem, keys[:3], planned), further, tail)
+
+
+class Ascent(NamedTuple):
+    """The frozen path, where the particles started on it (draws from the prior), and where they ended."""
+
+    path: Path
+    start: Particle
+    annealed: Pass
+
+
+def ascend(problem: Problem, keys: jax.Array, planned: Plan) -> Ascent:
+    """The forward pass, along a path that a pilot has laid out before it. keys: three."""
+    vg = problem.value_and_grad
     path = refine(pilot(keys[0], problem.dimension, planned.pilot_bridges, vg, problem.dtype), planned.bridges)
-    start = start_at_prior(keys[1], particles, problem.dimension, problem.dtype, vg)
-    forward = anneal(keys[2], start, path, vg, ascending=True)
+    start = start_at_prior(keys[1], planned.particles, problem.dimension, problem.dtype, vg)
+    return Ascent(path, start, anneal(keys[2], start, path, vg, ascending=True))
+
+
+def descend(
+    problem: Problem, key: jax.Array, planned: Plan, ascent: Ascent, further: Sequence[jax.Array], tail: float
+) -> LogPartition:
+    """The reverse pass from the ascent's ends and from `further`, and what both passes say; see `from_both_ends`."""
+    assert sum(starts.shape[0] for starts in further) == planned.further
+    path, start, forward, particles = ascent.path, ascent.start, ascent.annealed, planned.particles
     families = [forward.end.position, *further]
-    reverse_Q = reverse(keys[3], jnp.concatenate(families), path, planned.settling, problem)
+    reverse_Q = reverse(key, jnp.concatenate(families), path, planned.settling, problem)
     ends = [sum(starts.shape[0] for starts in families[: i + 1]) for i in range(len(families) - 1)]
     works = jnp.split(reverse_Q, ends)
     seen = [jnp.max(start.weight), jnp.max(forward.end.weight), *(problem.weight(starts[0]) for starts in further)]

@@ -1,0 +1,242 @@
+"""The binding question over all rows of a task: the bits that the data save, less the bits that θ costs, by head pair.
+
+    python launch/planted_evidence.py run   --out runs/planted_evidence [--seeds 0 1 2] [--tasks world "hard, says" …]
+    python launch/planted_evidence.py table --out runs/planted_evidence
+
+Planted pairs and trunks are those of launch/planted_pairs.py, whose posteriors have a few hundred rows: too few to pay
+for a trunk. Here the posterior is over every row that the trainer has. For each pair and phase a Gaussian
+q = N(m, s²) is fitted by minibatches, from the trained trunk, to the evidence bound
+
+    log Z_D ≥ E_q[−data − λ N_c C̄] − KL(q ‖ second prior)            (and log Z with the data left out)
+
+which is then taken over all rows with DRAWS draws of q. A bound from below alone: differences between pairs are those
+of the bounds, and are read as estimates, with the spread over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from rich.console import Console
+from rich.progress import track
+
+from honest.objective.consistency import whole_violation
+from honest.objective.data_loss import whole_data_nats
+from honest.objective.log_partition.problem import flat_problem
+from honest.objective.log_partition.variational import fit_gaussian
+from honest.objective.predictions import RowSets, size
+from honest.params import Params, squared_norm
+from honest.report.seeds import seed_mean
+from honest.train import phases
+from honest.train.predictor import TokenPredictor
+from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
+from honest.train.spec import HEADS, StageSpec
+from honest.train.state import Held
+from honest.units import disagreement, example, nat
+from launch.planted_pairs import BASE, PAIRS, TASKS, Prepared, Setting, accuracies, centred, honesty, prepare, read
+
+FIT_STEPS, BATCH_ROWS, DRAWS = 4000, 128, 8
+SETTINGS = [
+    BASE,
+    BASE._replace(anchor="trained"),
+    BASE._replace(stddev=0.3),
+    BASE._replace(multiplier=1.0),
+    BASE._replace(multiplier=100.0),
+    BASE._replace(instrumental="none"),
+]
+
+
+class Given(NamedTuple):
+    """A posterior over whole sets. weight: λ in nat/disagreement, bare."""
+
+    held: Held
+    weight: jax.Array
+    sets: RowSets
+
+
+class Evidence:
+    """The evidence bounds of posteriors of one structure; compiled once."""
+
+    def __init__(self, spec: StageSpec):
+        self.spec = spec
+        self.fit = jax.jit(self._fit, static_argnums=0)
+        self.terms = jax.jit(self._terms, static_argnums=0)
+
+    def _fit(self, with_data: bool, heads: Params, given: Given, start: Params, key: jax.Array) -> tuple:
+        start_D, _ = ravel_pytree(start)
+
+        def problem_at(step_key: jax.Array) -> Any:
+            batch = draw(given.sets, step_key)
+            target = phases.log_weight(
+                self.spec, heads, given.held, given.weight, batch, with_data=with_data, whole=False
+            )
+            return flat_problem(target, start)
+
+        return fit_gaussian(problem_at, key, start_D, FIT_STEPS)
+
+    def _terms(self, with_data: bool, heads: Params, given: Given, u: Params) -> dict[str, jax.Array]:
+        """Nats of every term at one place, over all rows."""
+        prior = self.spec.prior
+        assert prior is not None
+        theta, chunk = phases.place(prior, heads, given.held, u), prior.phases.chunk_rows
+        data = whole_data_nats(self.spec.predictor, theta, given.sets, chunk) if with_data else {}
+        violation = whole_violation(self.spec.predictor, theta, given.sets.consistency, prior.divergence, chunk)
+        rate = violation.to(disagreement / example)
+        agreement = {"violation": rate, "consistency": -given.weight * self.spec.counts.consistency * rate}
+        return agreement | {f"data_{group}": -nats.to(nat) for group, nats in data.items()}
+
+
+def draw(sets: RowSets, key: jax.Array) -> RowSets:
+    """BATCH_ROWS rows of each set, with replacement."""
+
+    def part(index: int, rows: Any) -> Any:
+        if rows is None:
+            return None
+        chosen = jax.random.randint(jax.random.fold_in(key, index), (BATCH_ROWS,), 0, size(rows))
+        return jax.tree.map(lambda leaf: leaf[chosen], rows)
+
+    return RowSets(*(part(index, rows) for index, rows in enumerate(sets)))
+
+
+def bound(evidence: Evidence, with_data: bool, heads: Params, given: Given, start: Params, key: jax.Array) -> tuple:
+    """(terms of the evidence bound in nat, its standard error over the draws, the draws)."""
+    mean_D, scale_D = evidence.fit(with_data, heads, given, start, key)
+    to_tree = ravel_pytree(start)[1]
+    draws = [
+        mean_D + scale_D * jax.random.normal(jax.random.fold_in(key, index), mean_D.shape, mean_D.dtype)
+        for index in range(DRAWS)
+    ]
+    each = [jax.device_get(evidence.terms(with_data, heads, given, to_tree(u_D))) for u_D in draws]
+    line = {tag: float(np.mean([terms[tag] for terms in each])) for tag in each[0]}
+    kl = float(0.5 * jnp.sum(mean_D**2 + scale_D**2 - 1.0 - 2.0 * jnp.log(scale_D)))
+    sums = [sum(float(value) for tag, value in terms.items() if tag != "violation") for terms in each]
+    line |= {"kl": -kl, "bound": float(np.mean(sums)) - kl}
+    line["standard_error"] = float(np.std(sums, ddof=1) / np.sqrt(DRAWS))
+    return line, [to_tree(u_D) for u_D in draws]
+
+
+def judge(evidence: Evidence, made: Prepared, given: Given, start: Params, kinds: tuple[str, str]) -> dict[str, float]:
+    """Every term of a pair in nat, and how honest its heads are at draws from the positive phase."""
+    heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, kinds, strict=True)}
+    line: dict[str, float] = {}
+    for with_data, name in ((False, "log_z"), (True, "log_z_data")):
+        key = jax.random.fold_in(jax.random.key(made.run.config.seed), int(with_data))
+        terms, draws = bound(evidence, with_data, heads, given, start, key)
+        line |= {f"{name}_{tag}": value for tag, value in terms.items()}
+    anchor = made.run.anchor()
+    moved = jax.tree.map(jnp.subtract, heads, {slot: anchor[slot] for slot in HEADS})
+    line["first_prior"] = -0.5 * float(squared_norm(moved))
+    line["net"] = line["log_z_data_bound"] - line["log_z_bound"]
+    line["posterior"] = line["net"] + line["first_prior"]
+    shares = [honesty(made, given.held, ravel_pytree(u)[0], start, heads, prior_spec(made.run.config)) for u in draws]
+    return line | {tag: float(np.mean([share[tag] for share in shares])) for tag in shares[0]}
+
+
+def posterior(made: Prepared, setting: Setting) -> tuple[Given, Params]:
+    """The posterior over all rows, and the trained trunk in its whitened coordinates."""
+    held, trained = centred(made.run, made.trunk, setting)
+    sets = prior_sets(made.run.config, made.run.task)
+    sets = sets if setting.instrumental == "untrusted" else sets._replace(untrusted=None)
+    return Given(held, jnp.asarray(setting.multiplier, made.run.dtype), sets), trained
+
+
+def name_of(setting: Setting) -> str:
+    return (
+        f"{setting.task}; {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
+        f"person {setting.instrumental}, all rows"
+    )
+
+
+def run(out: Path, seeds: list[int], tasks: list[str], settings: list[Setting]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "evidence.jsonl"
+    done = {(r["seed"], r["setting"], r["pair"]) for r in read(path)} if path.exists() else set()
+    todo = [
+        (seed, base._replace(task=task), pair)
+        for task in tasks
+        for base in settings
+        for seed in seeds
+        for pair in PAIRS
+        if (seed, name_of(base._replace(task=task)), ", ".join(pair)) not in done
+    ]
+    prepared: dict[tuple[int, str], Prepared] = {}
+    compiled: dict[tuple[str, str], Evidence] = {}
+    with path.open("a", encoding="utf-8") as file:
+        for seed, setting, pair in track(todo, "pairs", console=Console(stderr=True)):
+            began = time.monotonic()
+            if (seed, setting.task) not in prepared:
+                prepared[seed, setting.task] = prepare(seed, setting.task)
+            made = prepared[seed, setting.task]
+            given, start = posterior(made, setting)
+            counts = prior_counts(given.sets)
+            prior = prior_spec(made.run.config)
+            spec = StageSpec("planted", TokenPredictor(made.run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
+            evidence = compiled.setdefault((setting.task, setting.instrumental), Evidence(spec))
+            line = judge(evidence, made, given, start, pair)
+            record = {"seed": seed, "setting": name_of(setting), "pair": ", ".join(pair)}
+            record |= {"seconds": time.monotonic() - began, **accuracies(made), **line}
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            print(name_of(setting), seed, pair, f"{line['posterior']:.1f}", file=sys.stderr, flush=True)
+
+
+def table(out: Path) -> None:
+    """evidence.csv of every pair, and the honest pair's lead over each other one, paired by seed."""
+    rows = read(out / "evidence.jsonl")
+    with (out / "evidence.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    by: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        by[row["setting"]][row["pair"]][row["seed"]] = row
+    for setting, pairs in by.items():
+        print(f"\n{setting}")
+        honest = pairs.get(", ".join(PAIRS[0]), {})
+        for pair, seeds in pairs.items():
+            mean = {tag: np.mean([row[tag] for row in seeds.values()]) for tag in COLUMNS}
+            print(f"  {pair:16s} " + " ".join(f"{tag} {value:.2f}" for tag, value in mean.items()))
+            common = [seed for seed in seeds if seed in honest]
+            if pair != ", ".join(PAIRS[0]) and common:
+                lead = seed_mean([honest[seed]["posterior"] - seeds[seed]["posterior"] for seed in common])
+                print(f"  {'':16s} honest ahead by {lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat")
+
+
+COLUMNS = (
+    "first_prior",
+    "log_z_bound",
+    "log_z_data_bound",
+    "log_z_data_kl",
+    "log_z_data_consistency",
+    "posterior",
+    "truth_fooled_intended_head",
+    "truth_fooled_instrumental_head",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=["world"])
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="the first so many settings of SETTINGS")
+    options = parser.parse_args()
+    if options.what == "run":
+        run(options.out, options.seeds, options.tasks, SETTINGS[: options.settings])
+    table(options.out)
+
+
+if __name__ == "__main__":
+    main()
