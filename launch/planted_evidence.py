@@ -42,6 +42,7 @@ from honest.train import phases
 from honest.train.predictor import TokenPredictor
 from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
 from honest.train.spec import HEADS, StageSpec
+from honest.train.stage import Run
 from honest.train.state import Held
 from honest.units import disagreement, example, nat
 from launch.planted_pairs import BASE, PAIRS, TASKS, Prepared, Setting, accuracies, centred, honesty, prepare, read
@@ -68,8 +69,9 @@ class Given(NamedTuple):
 class Evidence:
     """The evidence bounds of posteriors of one structure; compiled once."""
 
-    def __init__(self, spec: StageSpec):
-        self.spec = spec
+    def __init__(self, run: Run, sets: RowSets):
+        counts, prior = prior_counts(sets), prior_spec(run.config)
+        self.spec = StageSpec("planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
         self.fit = jax.jit(self._fit, static_argnums=0)
         self.terms = jax.jit(self._terms, static_argnums=0)
 
@@ -109,6 +111,11 @@ def draw(sets: RowSets, key: jax.Array) -> RowSets:
     return RowSets(*(part(index, rows) for index, rows in enumerate(sets)))
 
 
+def divergence_from_prior(mean_D: jax.Array, scale_D: jax.Array) -> jax.Array:
+    """KL(N(m, s²) ‖ N(0, I)) in nat."""
+    return 0.5 * jnp.sum(mean_D**2 + scale_D**2 - 1.0 - 2.0 * jnp.log(scale_D))
+
+
 def bound(evidence: Evidence, with_data: bool, heads: Params, given: Given, start: Params, key: jax.Array) -> tuple:
     """(terms of the evidence bound in nat, its standard error over the draws, the draws)."""
     mean_D, scale_D = evidence.fit(with_data, heads, given, start, key)
@@ -119,7 +126,7 @@ def bound(evidence: Evidence, with_data: bool, heads: Params, given: Given, star
     ]
     each = [jax.device_get(evidence.terms(with_data, heads, given, to_tree(u_D))) for u_D in draws]
     line = {tag: float(np.mean([terms[tag] for terms in each])) for tag in each[0]}
-    kl = float(0.5 * jnp.sum(mean_D**2 + scale_D**2 - 1.0 - 2.0 * jnp.log(scale_D)))
+    kl = float(divergence_from_prior(mean_D, scale_D))
     sums = [sum(float(value) for tag, value in terms.items() if tag != "violation") for terms in each]
     line |= {"kl": -kl, "bound": float(np.mean(sums)) - kl}
     line["standard_error"] = float(np.std(sums, ddof=1) / np.sqrt(DRAWS))
@@ -179,10 +186,7 @@ def run(out: Path, seeds: list[int], tasks: list[str], settings: list[Setting]) 
                 prepared[seed, setting.task] = prepare(seed, setting.task)
             made = prepared[seed, setting.task]
             given, start = posterior(made, setting)
-            counts = prior_counts(given.sets)
-            prior = prior_spec(made.run.config)
-            spec = StageSpec("planted", TokenPredictor(made.run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
-            evidence = compiled.setdefault((setting.task, setting.instrumental), Evidence(spec))
+            evidence = compiled.setdefault((setting.task, setting.instrumental), Evidence(made.run, given.sets))
             line = judge(evidence, made, given, start, pair)
             record = {"seed": seed, "setting": name_of(setting), "pair": ", ".join(pair)}
             record |= {"seconds": time.monotonic() - began, **accuracies(made), **line}

@@ -18,7 +18,6 @@ from honest.report.methods import BETTER, TRUTH, WORSE, Method
 from honest.report.sources import RunFiles, Score, Source
 from honest.report.training import LAMBDA, Curves
 
-
 LONGEST_SLUG = 80  # file systems allow 255 bytes for a name
 
 
