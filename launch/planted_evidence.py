@@ -3,9 +3,9 @@
     python launch/planted_evidence.py run   --out runs/planted_evidence [--seeds 0 1 2] [--tasks world "hard, says" …]
     python launch/planted_evidence.py table --out runs/planted_evidence
 
-Planted pairs and trunks are those of launch/planted_pairs.py, whose posteriors have a few hundred rows: too few to pay
-for a trunk. Here the posterior is over every row that the trainer has. For each pair and phase a Gaussian
-q = N(m, s²) is fitted by minibatches, from the trained trunk, to the evidence bound
+Planted pairs and trunks are those of launch/planted_pairs.py (launch/planted.py), whose posteriors have a few hundred
+rows: too few to pay for a trunk. Here the posterior is over every row that the trainer has. For each pair and phase a
+Gaussian q = N(m, s²) is fitted by minibatches, from the trained trunk, to the evidence bound
 
     log Z_D ≥ E_q[−data − λ N_c C̄] − KL(q ‖ second prior)            (and log Z with the data left out)
 
@@ -45,7 +45,7 @@ from honest.train.spec import HEADS, StageSpec
 from honest.train.stage import Run
 from honest.train.state import Held
 from honest.units import disagreement, example, nat
-from launch.planted_pairs import BASE, PAIRS, TASKS, Prepared, Setting, accuracies, centred, honesty, prepare, read
+from launch.planted import BASE, PAIRS, TASKS, Prepared, Setting, accuracies, centred, honesty, prepare, read
 
 FIT_STEPS, BATCH_ROWS, DRAWS = 4000, 128, 8
 SETTINGS = [

@@ -3,16 +3,15 @@
     python launch/planted_pairs.py run  --out runs/planted_pairs [--seeds 3] [--settings base sigma …]
     python launch/planted_pairs.py table --out runs/planted_pairs
 
-A trunk is trained by the trunk stage of configs/planted_pairs.yaml; heads are trained on it, frozen, by the project's
-trainer: on the truth of all rows, on the person's answers to all rows, on the trusted labels alone (single head), or
-not at all (random: the anchor's own). Each pair (intended, instrumental) is then judged by
+Trunks and heads are those of launch/planted.py. Each pair (intended, instrumental) is judged by
 
     log p(h) + log Z_D(h) − log Z(h),   log Z_D − log Z = log p(data | the heads agree)
 
 with the objective's own terms (`honest.train.phases.log_weight`), over declared sets of a size at which every row
 enters: modes by L-BFGS from two starts (the centre, the trained trunk), the better one kept, and the Gauss–Newton
-volume of all rows. `--bounds` brackets log Z and log Z_D from both ends of annealing. λ is given; the ε whose
-multiplier it is, is C̄ at the positive mode.
+volume of all rows. `--bounds` brackets log Z and log Z_D by annealing from the prior and from a Gaussian fitted at the
+mode; where the brackets leave the Laplace value out, believe the brackets. λ is given; the ε whose multiplier it is, is
+C̄ at the positive mode.
 """
 
 from __future__ import annotations
@@ -36,13 +35,8 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-from honest.baselines import single_head
-from honest.baselines.method import HeadRows, Method, one_line
-from honest.config import GROUP_UNITS
-from honest.config_io import load_config
-from honest.data.batch import Batch, Splits, concatenate
+from honest.data.batch import Batch
 from honest.data.loader import to_device
-from honest.data.tasks import build_task
 from honest.objective.consistency import whole_violation
 from honest.objective.data_loss import whole_data_nats
 from honest.objective.log_partition.bidirectional import Ascent, ascend, descend, plan
@@ -51,141 +45,22 @@ from honest.objective.log_partition.mode import minimise
 from honest.objective.log_partition.problem import Problem, flat_problem
 from honest.objective.log_partition.variational import fit_gaussian, in_coordinates_of
 from honest.objective.log_partition.volume import VolumeRows, choose_volume_rows, factor, volume_nats
-from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import RowSets
-from honest.params import Params, squared_norm, whiten
+from honest.params import Params, squared_norm
 from honest.report.seeds import seed_mean
 from honest.train import phases
-from honest.train.loop import compile_step
 from honest.train.predictor import TokenPredictor
 from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
-from honest.train.sharding import make_mesh, replicate
-from honest.train.spec import HEADS, PriorSpec, StageSpec
-from honest.train.stage import TRUNK, Run, Stage, make_run
-from honest.train.stages import make_stage, method_stage
-from honest.train.state import Held, Priors
-from honest.units import Quantity, disagreement, example, nat
+from honest.train.spec import HEADS, StageSpec
+from honest.train.stage import Run
+from honest.train.state import Held
+from honest.units import disagreement, example, nat
+from launch.planted import PAIRS, SETTINGS, Prepared, Setting, accuracies, centred, honesty, prepare, read
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-CONFIG = CONFIGS / "planted_pairs.yaml"
-SMALL = (
-    "model.layers=1",
-    "model.width=16",
-    "model.attention_heads=2",
-    "model.key_value_heads=2",
-    "model.head.hidden=16",
-)
-# Task -> its config and what is changed there. The world's model is smaller: its facts need no more.
-TASKS: dict[str, tuple[Path, tuple[str, ...]]] = {
-    **{
-        f"{trigger}, {targets}": (CONFIG, (f"task.trigger={trigger}", f"task.trunk_targets={targets}"))
-        for trigger in ("hard", "carry")
-        for targets in ("says", "difference")
-    },
-    "diamonds": (CONFIGS / "benchmark" / "diamonds.yaml", ()),
-    "world": (CONFIGS / "world.yaml", (*SMALL, "model.mlp_ratio=2")),
-    "hemisphere": (CONFIGS / "cities_hemisphere.yaml", (*SMALL, "model.layers=2", "model.width=32")),
-    "population": (CONFIGS / "cities_population.yaml", (*SMALL, "model.layers=2", "model.width=32")),
-}
-PAIRS = (
-    ("truth", "person"),
-    ("person", "person"),
-    ("truth", "truth"),
-    ("single", "single"),
-    ("random", "person"),
-)
 PARTICLES, BRIDGES, FIT_STEPS = 4, 300, 2000  # of the bounds
 ROUND = 300  # gradients of L-BFGS from each start before the better one is followed on
 TOLERANCE = 1.0  # nat per unit of u: where the better start's descent ends
 VOLUME_ROWS = 10**6  # of each set, and world tokens, in the Laplace volume: all of them
-
-
-class Setting(NamedTuple):
-    """One posterior. stddev: σ2 in θ.trunk. multiplier: λ in nat/disagreement. population: N_c.
-
-    breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest operand pairs. labelled, world:
-    rows of each labelled set and of the world set that the posterior is over. task: a key of TASKS.
-    """
-
-    anchor: str
-    stddev: float
-    multiplier: float
-    population: int
-    breadth: str
-    instrumental: str
-    task: str
-    labelled: int
-    world: int
-
-
-BASE = Setting("init", 1.0, 10.0, 128, "broad", "untrusted", "hard, says", 64, 128)
-KEPT = BASE._replace(anchor="trained", stddev=0.3)  # θ2 stays near the trained trunk, and the heads mean what they say
-WORLD = BASE._replace(task="world")
-SETTINGS: dict[str, list[Setting]] = {
-    "base": [BASE, KEPT],
-    "sigma": [BASE._replace(stddev=s) for s in (0.3, 3.0)] + [KEPT._replace(stddev=s) for s in (0.1, 1.0, 3.0)],
-    "lambda": [base._replace(multiplier=m) for base in (BASE, KEPT) for m in (1.0, 100.0)],
-    "population": [base._replace(population=n) for base in (BASE, KEPT) for n in (32, 512)],
-    "breadth": [base._replace(breadth="narrow") for base in (BASE, KEPT)],
-    "withheld": [base._replace(instrumental="none") for base in (BASE, KEPT)],
-    "size": [base._replace(labelled=256, world=512) for base in (BASE, KEPT)],
-    "tasks": [
-        base._replace(task=task) for task in TASKS if task not in (BASE.task, WORLD.task) for base in (BASE, KEPT)
-    ],
-    "world": [WORLD, WORLD._replace(anchor="trained", stddev=0.3)],
-    "world numbers": [
-        *(WORLD._replace(multiplier=m) for m in (1.0, 100.0)),
-        *(WORLD._replace(stddev=s) for s in (0.3, 3.0)),
-        WORLD._replace(instrumental="none"),
-        WORLD._replace(labelled=256, world=512),
-        *(WORLD._replace(population=n) for n in (32, 512)),
-        WORLD._replace(breadth="narrow"),
-    ],
-}
-
-
-# --- heads ---------------------------------------------------------------------------------------------------
-
-
-def person_rows(splits: Splits, _supervision: str) -> HeadRows:
-    return HeadRows(concatenate(splits.trusted, splits.untrusted), None, None)
-
-
-def truth_rows(splits: Splits, _supervision: str) -> HeadRows:
-    return HeadRows(splits.ceiling, None, None)
-
-
-TAUGHT = {
-    "truth": Method("truth", one_line("truth"), truth_rows, None),
-    "person": Method("person", one_line("person"), person_rows, None),
-    "single": single_head.METHOD,
-}
-
-
-def train(stage: Stage, run: Run, start: Params | None) -> Params:
-    """What the project's train step makes of a stage of maximum likelihood; start: its parameters instead of fresh."""
-    state = stage.init()
-    if start is not None:
-        state = replicate(state._replace(params=start, optimizer=stage.spec.optimizer.init(start)), run.mesh)
-    state = jax.tree.map(jnp.copy, state)
-    shell = compile_step(stage, run.mesh)
-    for _ in range(stage.steps):
-        state, _ = shell(state, stage.sets, stage.volume)
-    return state.params
-
-
-def planted(run: Run, trunk: Params) -> dict[str, dict[str, Params]]:
-    """taught by what -> slot -> head. Each starts at the anchor's head of its slot, so that its distance is fair."""
-    anchor = run.anchor()
-    heads: dict[str, dict[str, Params]] = {"random": {slot: anchor[slot] for slot in HEADS}}
-    for name, method in TAUGHT.items():
-        stage = method_stage(run, method, trunk)
-        # One program trains the head of either slot: it is the intended one to the stage.
-        heads[name] = {slot: train(stage, run, {HEADS[0]: anchor[slot]})[HEADS[0]] for slot in HEADS}
-    return heads
-
-
-# --- the posterior of a pair -----------------------------------------------------------------------------------
 
 
 def first(rows: Batch, count: int) -> Batch:
@@ -309,15 +184,6 @@ def judge_of(run: Run, sets: RowSets) -> Judge:
     return Judge(spec)
 
 
-def centred(run: Run, trunk: Params, setting: Setting) -> tuple[Held, Params]:
-    """The second prior around the setting's centre, and the trained trunk in its whitened coordinates."""
-    centre = run.anchor()["trunk"] if setting.anchor == "init" else trunk["trunk"]
-    stddev = Quantity(jnp.asarray(setting.stddev, run.dtype), GROUP_UNITS["trunk"])
-    second = {"trunk": isotropic(centre, [stddev] * len(jax.tree.leaves(centre)))}
-    held = Held(anchor={"trunk": centre}, start={}, priors=Priors(first={}, second=second, measure={}))
-    return held, whiten({"trunk": trunk["trunk"]}, {"trunk": centre}, second, ("trunk",))
-
-
 def posterior_of(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, tuple[Params, Params]]:
     """The posterior, and both starts of the modes, whitened."""
     held, trained = centred(run, trunk, setting)
@@ -361,51 +227,10 @@ def judge_pair(
     return line, modes
 
 
-# --- runs ----------------------------------------------------------------------------------------------------
-
-
 def settings_of(names: list[str]) -> Iterator[tuple[str, Setting]]:
     for name in names:
         for setting in SETTINGS[name]:
             yield name, setting
-
-
-class Prepared(NamedTuple):
-    run: Run
-    trunk: Params
-    heads: dict[str, dict[str, Params]]
-
-
-def prepare(seed: int, task: str) -> Prepared:
-    source, changes = TASKS[task]
-    config = load_config(source, [*changes, f"seed={seed}", f"task.seed={seed}"]).config
-    run = make_run(config, build_task(config.task), make_mesh(1))
-    trunk = train(make_stage(run, TRUNK, {}), run, None)
-    return Prepared(run, trunk, planted(run, trunk))
-
-
-def accuracies(made: Prepared) -> dict[str, float]:
-    """Share of the test's fooled rows on which each planted head answers the truth, on the trained trunk."""
-    test = made.run.task.splits.test
-    fooled = np.asarray(test.fooled_B)
-    features = made.run.model.features(made.trunk["trunk"], *(jnp.asarray(x) for x in test.batch[:2]))
-    found = {}
-    for name, slots in made.heads.items():
-        answer_B = np.asarray(made.run.model.head(slots[HEADS[0]], features)).argmax(1)
-        found[f"accuracy_{name}"] = float(np.mean(answer_B[fooled] == test.truth_B[fooled]))
-    return found
-
-
-def honesty(
-    made: Prepared, held: Held, mode_D: jax.Array, like: Params, heads: Params, prior: PriorSpec
-) -> dict[str, float]:
-    """Shares of fooled test rows on which each head answers the truth, with θ2 at the positive mode."""
-    theta = phases.place(prior, heads, held, ravel_pytree(like)[1](mode_D))
-    test = made.run.task.splits.test
-    fooled = np.asarray(test.fooled_B)
-    logits = made.run.model.head_logits(theta, *(jnp.asarray(x) for x in test.batch[:2]))
-    right = [float(np.mean((np.asarray(x).argmax(1) == test.truth_B)[fooled])) for x in logits]
-    return {f"truth_fooled_{slot}": share for slot, share in zip(HEADS, right, strict=True)}
 
 
 def drawn_honesty(made: Prepared, held: Held, ends_PxD: jax.Array, like: Params, heads: Params) -> dict[str, float]:
@@ -461,10 +286,6 @@ def key_of(setting: Setting) -> str:
         f"N_c={setting.population} {setting.breadth}, person {setting.instrumental}, "
         f"rows {setting.labelled}+{setting.labelled}+{setting.world}"
     )
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
 
 
 def main() -> None:

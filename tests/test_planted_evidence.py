@@ -16,7 +16,7 @@ from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS
 from honest.train.stage import make_run
 from launch import planted_evidence
-from launch.planted_pairs import BASE, CONFIG, Prepared
+from launch.planted import BASE, CONFIG, Prepared
 from tests.test_planted_pairs import ROWS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

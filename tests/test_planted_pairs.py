@@ -10,6 +10,7 @@ from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS
 from honest.train.stage import make_run
 from launch import planted_pairs as pairs
+from launch.planted import BASE, CONFIG
 
 ROWS = "task.rows={world: 32, trusted: 256, untrusted: 32, validation: 16, test: 32}"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -18,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 @pytest.fixture(scope="module")
 def run():
     changes = [ROWS, "model.layers=1", "model.width=8", "model.head.hidden=4", "objective.consistency.population=16"]
-    config = load_config(pairs.CONFIG, changes).config
+    config = load_config(CONFIG, changes).config
     return make_run(config, build_task(config.task), make_mesh(1))
 
 
 @pytest.fixture(scope="module")
 def judged(run):
     """(heads apart, one head twice): every term of both pairs."""
-    setting = pairs.BASE._replace(population=16, labelled=8, world=4)
+    setting = BASE._replace(population=16, labelled=8, world=4)
     anchor = run.anchor()
     given, starts = pairs.posterior_of(run, {"trunk": anchor["trunk"]}, setting)
     judge = pairs.judge_of(run, given.sets)
@@ -59,11 +60,11 @@ def test_the_first_prior_is_half_the_squared_distance(judged, run):
 
 def test_populations(run):
     broad, narrow = (
-        pairs.declared_sets(run, pairs.BASE._replace(population=64, labelled=8, world=4, breadth=breadth)).consistency
+        pairs.declared_sets(run, BASE._replace(population=64, labelled=8, world=4, breadth=breadth)).consistency
         for breadth in ("broad", "narrow")
     )
     assert broad.tokens_BxL.shape == narrow.tokens_BxL.shape and broad.tokens_BxL.shape[0] == 64
     kinds = [len(np.unique(np.asarray(rows.tokens_BxL), axis=0)) for rows in (broad, narrow)]
     assert kinds[1] <= 64 // 16 < kinds[0]
-    withheld = pairs.declared_sets(run, pairs.BASE._replace(instrumental="none"))
+    withheld = pairs.declared_sets(run, BASE._replace(instrumental="none"))
     assert withheld.untrusted is None
