@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 import textwrap
@@ -22,6 +23,7 @@ from honest.errors import UserError
 from honest.report.sources import read_results
 from tests.conftest import write_tiny
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SUITE = """
     name: small
     seeds: [0, 1]
@@ -207,9 +209,17 @@ def test_jobs_and_dry_run(suite_file, tmp_path, capsys):
 
 
 def test_the_shipped_suites_are_valid():
-    for path in sorted((Path(__file__).parents[2] / "configs" / "benchmark").glob("*.yaml")):
+    for path in sorted((CONFIGS / "benchmark").glob("*.yaml")):
         if "seeds:" in path.read_text() and path.stem != "cities":  # whose table is not part of the project
             assert load_suite(path).members, path
+
+
+def test_the_cities_suite_is_valid_with_a_table(tmp_path):
+    shutil.copytree(CONFIGS, tmp_path / "honest" / "configs")
+    table = tmp_path / "shared" / "data" / "worldcities" / "worldcities.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("lat,lng,iso3,population\n" + "".join(f"{i - 50},{i},XXX,{i * 1000}\n" for i in range(100)))
+    assert len(load_suite(tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml").members) == 40
 
 
 def test_summaries_of_real_runs_have_this_form(tiny_run):
