@@ -10,7 +10,7 @@ Gaussian q = N(m, s²) is fitted by minibatches, from the trained trunk, to the 
     log Z_D ≥ E_q[−data − λ N_c C̄] − KL(q ‖ second prior)            (and log Z with the data left out)
 
 which is then taken over all rows with DRAWS draws of q. log Z, which is near 0 where heads that agree are easy to come
-by, is also annealed from the prior (`log_z_annealed_…`): the evidence bound is loose there, and the net takes this value.
+by, is also annealed from the prior (`log_z_annealed_…`): the evidence bound is loose there, and the net takes this one.
 log Z_D has a bound from below alone: differences between pairs are read as estimates, with the spread over seeds.
 """
 
