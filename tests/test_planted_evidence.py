@@ -73,3 +73,14 @@ def test_draws_are_rows_of_their_set(made):
     assert batch.untrusted is None and size(batch.trusted) == planted_evidence.BATCH_ROWS
     questions = {tuple(row) for row in np.asarray(given.sets.world.tokens_BxL)}
     assert {tuple(row) for row in np.asarray(batch.world.tokens_BxL)} <= questions
+
+
+def test_one_head_twice_agrees_for_nothing(made):
+    """log Z = 0 exactly; heads apart cost something, and the bounds hold that."""
+    given, start = planted_evidence.posterior(made, BASE)
+    evidence = planted_evidence.Evidence(made.run, given.sets)
+    twice = dict.fromkeys(HEADS, made.heads["apart"][HEADS[0]])
+    same, apart = (evidence.anneal(heads, given, start, jax.random.key(0)) for heads in (twice, made.heads["apart"]))
+    assert float(same["log_z_annealed_value"]) == pytest.approx(0.0, abs=1e-4)
+    value = float(apart["log_z_annealed_value"])
+    assert float(apart["log_z_annealed_lower"]) < value < -0.1
