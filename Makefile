@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are fooled (two CPU cores, < 10 minutes)
 	$(BIN)/honest train configs/quickstart.yaml
 
-test: $(STAMP)  ## every test (two CPU cores, about 27 minutes)
+test: $(STAMP)  ## every test (two CPU cores, about 29 minutes)
 	$(BIN)/python -m pytest
 
 benchmark: $(STAMP)  ## tracing cost of the units, as a ratio in one run
