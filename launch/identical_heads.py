@@ -46,13 +46,12 @@ from honest.report.evaluator import HEAD_NAMES
 from honest.report.ledger_values import whole_terms
 from honest.report.metrics import head_scores
 from honest.train import phases
-from honest.train.loop import Shell, batch_at, settle
+from honest.train.loop import Shell, compile_step, settle
 from honest.train.sharding import make_mesh
 from honest.train.spec import StageSpec
 from honest.train.stage import PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
-from honest.train.step import Inputs, train_step
 from honest.units import disagreement, example, nat
 
 LN2 = math.log(2.0)
@@ -135,15 +134,9 @@ class Programs:
         return replace(stage, spec=self.specs.setdefault(structure, stage.spec))
 
     def compiled(self, structure: str, stage: Stage, mesh: Mesh) -> Shell:
-        """`honest.train.loop.compile_step`'s shell, with the data's seed as an argument of the program."""
-
-        def step(state: TrainState, sets: RowSets, volume: Any, seed: jax.Array):
-            batch = batch_at(stage.batch_rows, seed, sets, state.step)
-            return train_step(stage.spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
-
-        program = self.steps.setdefault(structure, jax.jit(step, donate_argnums=0))
-        seed = jnp.asarray(stage.seed, jnp.uint32)
-        return lambda state, sets, volume: program(state, sets, volume, seed)
+        """`honest.train.loop.compile_step`'s shell; the data's seed is an argument of its program."""
+        program = self.steps.setdefault(structure, compile_step(stage, mesh).func)
+        return partial(program, seed=jnp.asarray(stage.seed, jnp.uint32))
 
     def train(self, stage: Stage, mesh: Mesh, structure: str, burn_in: int) -> TrainState:
         state = settle(stage, mesh, burn_in, partial(self.compiled, f"{structure}, burn-in"))

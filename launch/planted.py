@@ -7,7 +7,9 @@ the truth of all rows, on the person's answers to all rows, on the trusted label
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,16 +24,23 @@ from honest.config import GROUP_UNITS
 from honest.config_io import load_config
 from honest.data.batch import Splits, concatenate
 from honest.data.tasks import build_task
+from honest.objective.consistency import whole_violation
+from honest.objective.data_loss import whole_data_nats
+from honest.objective.log_partition.volume import VolumeRows
 from honest.objective.parameter_prior.gaussian import isotropic
-from honest.params import Params, whiten
+from honest.objective.predictions import RowSets
+from honest.params import Params, squared_norm, whiten
+from honest.report.seeds import seed_mean
 from honest.train import phases
 from honest.train.loop import compile_step
+from honest.train.predictor import TokenPredictor
+from honest.train.prior_stage import prior_counts, prior_spec
 from honest.train.sharding import make_mesh, replicate
-from honest.train.spec import HEADS, PriorSpec
+from honest.train.spec import HEADS, PriorSpec, StageSpec
 from honest.train.stage import TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage, method_stage
 from honest.train.state import Held, Priors
-from honest.units import Quantity
+from honest.units import Quantity, disagreement, example, nat
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = CONFIGS / "planted_pairs.yaml"
@@ -190,6 +199,61 @@ def honesty(
     logits = made.run.model.head_logits(theta, *(jnp.asarray(x) for x in test.batch[:2]))
     right = [float(np.mean((np.asarray(x).argmax(1) == test.truth_B)[fooled])) for x in logits]
     return {f"truth_fooled_{slot}": share for slot, share in zip(HEADS, right, strict=True)}
+
+
+class Posterior(NamedTuple):
+    """What a posterior is made of beside the heads. weight: λ in nat/disagreement, bare. chosen: of Laplace volumes."""
+
+    held: Held
+    weight: jax.Array
+    sets: RowSets
+    chosen: VolumeRows | None
+
+
+def spec_of(run: Run, sets: RowSets) -> StageSpec:
+    """The full objective over the sets, without an optimiser: what a posterior is judged by."""
+    counts, prior = prior_counts(sets), prior_spec(run.config)
+    return StageSpec("planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
+
+
+def terms_at(spec: StageSpec, with_data: bool, heads: Params, given: Posterior, u: Params) -> dict[str, jax.Array]:
+    """Nats of −λ N_c C̄ and of the data at whitened coordinates u, over all rows; and C̄ itself (`violation`)."""
+    prior = spec.prior
+    assert prior is not None
+    theta, chunk = phases.place(prior, heads, given.held, u), prior.phases.chunk_rows
+    data = whole_data_nats(spec.predictor, theta, given.sets, chunk) if with_data else {}
+    violation = whole_violation(spec.predictor, theta, given.sets.consistency, prior.divergence, chunk)
+    rate = violation.to(disagreement / example)
+    agreement = {"violation": rate, "consistency": -given.weight * spec.counts.consistency * rate}
+    return agreement | {f"data_{group}": -nats.to(nat) for group, nats in data.items()}
+
+
+def first_prior(run: Run, heads: Params) -> float:
+    """log p(h) in nat at σ1 = 1 θ.head, without its constant."""
+    anchor = run.anchor()
+    moved = jax.tree.map(jnp.subtract, heads, {slot: anchor[slot] for slot in HEADS})
+    return -0.5 * float(squared_norm(moved))
+
+
+def print_table(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]) -> None:
+    """All rows into a CSV; on the screen the columns' means over seeds, and the honest pair's lead, paired by seed."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    by: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        by[row["setting"]][row["pair"]][row["seed"]] = row
+    for setting, pairs in by.items():
+        print(f"\n{setting}")
+        honest = pairs.get(", ".join(PAIRS[0]), {})
+        for pair, seeds in pairs.items():
+            means = " ".join(f"{tag} {np.mean([row[tag] for row in seeds.values()]):.2f}" for tag in columns)
+            common = [seed for seed in seeds if seed in honest]
+            print(f"  {pair:16s} {means}")
+            if pair != ", ".join(PAIRS[0]) and common:
+                lead = seed_mean([honest[seed]["posterior"] - seeds[seed]["posterior"] for seed in common])
+                print(f"  {'':16s} honest ahead by {lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

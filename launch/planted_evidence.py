@@ -17,13 +17,12 @@ log Z_D has a bound from below alone: differences between pairs are read as esti
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
-from collections import defaultdict
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,23 +31,34 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-from honest.objective.consistency import whole_violation
-from honest.objective.data_loss import whole_data_nats
 from honest.objective.log_partition.bidirectional import from_both_ends, plan
 from honest.objective.log_partition.bounds import TAIL_PROBABILITY
 from honest.objective.log_partition.problem import flat_problem
 from honest.objective.log_partition.variational import fit_gaussian
 from honest.objective.predictions import RowSets, size
-from honest.params import Params, squared_norm
-from honest.report.seeds import seed_mean
+from honest.params import Params
 from honest.train import phases
-from honest.train.predictor import TokenPredictor
-from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
-from honest.train.spec import HEADS, StageSpec
+from honest.train.prior_stage import prior_sets, prior_spec
+from honest.train.spec import HEADS
 from honest.train.stage import Run
-from honest.train.state import Held
-from honest.units import disagreement, example, nat
-from launch.planted import BASE, PAIRS, TASKS, Prepared, Setting, accuracies, centred, honesty, prepare, read
+from honest.units import nat
+from launch.planted import (
+    BASE,
+    PAIRS,
+    TASKS,
+    Posterior,
+    Prepared,
+    Setting,
+    accuracies,
+    centred,
+    first_prior,
+    honesty,
+    prepare,
+    print_table,
+    read,
+    spec_of,
+    terms_at,
+)
 
 FIT_STEPS, BATCH_ROWS, DRAWS = 4000, 128, 8
 PARTICLES, BRIDGES = 4, 300  # of annealing
@@ -62,25 +72,16 @@ SETTINGS = [
 ]
 
 
-class Given(NamedTuple):
-    """A posterior over whole sets. weight: λ in nat/disagreement, bare."""
-
-    held: Held
-    weight: jax.Array
-    sets: RowSets
-
-
 class Evidence:
     """The evidence bounds of posteriors of one structure; compiled once."""
 
     def __init__(self, run: Run, sets: RowSets):
-        counts, prior = prior_counts(sets), prior_spec(run.config)
-        self.spec = StageSpec("planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior, None)  # type: ignore[arg-type]
+        self.spec = spec_of(run, sets)
         self.fit = jax.jit(self._fit, static_argnums=0)
-        self.terms = jax.jit(self._terms, static_argnums=0)
+        self.terms = jax.jit(partial(terms_at, self.spec), static_argnums=0)
         self.anneal = jax.jit(self._anneal)
 
-    def _fit(self, with_data: bool, heads: Params, given: Given, start: Params, key: jax.Array) -> tuple:
+    def _fit(self, with_data: bool, heads: Params, given: Posterior, start: Params, key: jax.Array) -> tuple:
         start_D, _ = ravel_pytree(start)
 
         def problem_at(step_key: jax.Array) -> Any:
@@ -92,18 +93,7 @@ class Evidence:
 
         return fit_gaussian(problem_at, key, start_D, FIT_STEPS)
 
-    def _terms(self, with_data: bool, heads: Params, given: Given, u: Params) -> dict[str, jax.Array]:
-        """Nats of every term at one place, over all rows."""
-        prior = self.spec.prior
-        assert prior is not None
-        theta, chunk = phases.place(prior, heads, given.held, u), prior.phases.chunk_rows
-        data = whole_data_nats(self.spec.predictor, theta, given.sets, chunk) if with_data else {}
-        violation = whole_violation(self.spec.predictor, theta, given.sets.consistency, prior.divergence, chunk)
-        rate = violation.to(disagreement / example)
-        agreement = {"violation": rate, "consistency": -given.weight * self.spec.counts.consistency * rate}
-        return agreement | {f"data_{group}": -nats.to(nat) for group, nats in data.items()}
-
-    def _anneal(self, heads: Params, given: Given, like: Params, key: jax.Array) -> dict[str, jax.Array]:
+    def _anneal(self, heads: Params, given: Posterior, like: Params, key: jax.Array) -> dict[str, jax.Array]:
         """log Z in nat from both ends of annealing: value, and bounds with probability .99 each."""
         target = phases.log_weight(self.spec, heads, given.held, given.weight, given.sets, with_data=False, whole=True)
         planned = plan(PARTICLES, 0, BRIDGES)
@@ -129,7 +119,7 @@ def divergence_from_prior(mean_D: jax.Array, scale_D: jax.Array) -> jax.Array:
     return 0.5 * jnp.sum(mean_D**2 + scale_D**2 - 1.0 - 2.0 * jnp.log(scale_D))
 
 
-def bound(evidence: Evidence, with_data: bool, heads: Params, given: Given, start: Params, key: jax.Array) -> tuple:
+def bound(evidence: Evidence, with_data: bool, heads: Params, given: Posterior, start: Params, key: jax.Array) -> tuple:
     """(terms of the evidence bound in nat, its standard error over the draws, the draws)."""
     mean_D, scale_D = evidence.fit(with_data, heads, given, start, key)
     to_tree = ravel_pytree(start)[1]
@@ -146,7 +136,9 @@ def bound(evidence: Evidence, with_data: bool, heads: Params, given: Given, star
     return line, [to_tree(u_D) for u_D in draws]
 
 
-def judge(evidence: Evidence, made: Prepared, given: Given, start: Params, kinds: tuple[str, str]) -> dict[str, float]:
+def judge(
+    evidence: Evidence, made: Prepared, given: Posterior, start: Params, kinds: tuple[str, str]
+) -> dict[str, float]:
     """Every term of a pair in nat, and how honest its heads are at draws from the positive phase."""
     heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, kinds, strict=True)}
     line: dict[str, float] = {}
@@ -154,9 +146,7 @@ def judge(evidence: Evidence, made: Prepared, given: Given, start: Params, kinds
         key = jax.random.fold_in(jax.random.key(made.run.config.seed), int(with_data))
         terms, draws = bound(evidence, with_data, heads, given, start, key)
         line |= {f"{name}_{tag}": value for tag, value in terms.items()}
-    anchor = made.run.anchor()
-    moved = jax.tree.map(jnp.subtract, heads, {slot: anchor[slot] for slot in HEADS})
-    line["first_prior"] = -0.5 * float(squared_norm(moved))
+    line["first_prior"] = first_prior(made.run, heads)
     found = evidence.anneal(heads, given, start, jax.random.fold_in(jax.random.key(made.run.config.seed), 2))
     line |= {tag: float(value) for tag, value in found.items()}
     line["net"] = line["log_z_data_bound"] - line["log_z_annealed_value"]
@@ -165,12 +155,12 @@ def judge(evidence: Evidence, made: Prepared, given: Given, start: Params, kinds
     return line | {tag: float(np.mean([share[tag] for share in shares])) for tag in shares[0]}
 
 
-def posterior(made: Prepared, setting: Setting) -> tuple[Given, Params]:
+def posterior(made: Prepared, setting: Setting) -> tuple[Posterior, Params]:
     """The posterior over all rows, and the trained trunk in its whitened coordinates."""
     held, trained = centred(made.run, made.trunk, setting)
     sets = prior_sets(made.run.config, made.run.task)
     sets = sets if setting.instrumental == "untrusted" else sets._replace(untrusted=None)
-    return Given(held, jnp.asarray(setting.multiplier, made.run.dtype), sets), trained
+    return Posterior(held, jnp.asarray(setting.multiplier, made.run.dtype), sets, None), trained
 
 
 def name_of(setting: Setting) -> str:
@@ -210,28 +200,6 @@ def run(out: Path, seeds: list[int], tasks: list[str], settings: list[Setting]) 
             print(name_of(setting), seed, pair, f"{line['posterior']:.1f}", file=sys.stderr, flush=True)
 
 
-def table(out: Path) -> None:
-    """evidence.csv of every pair, and the honest pair's lead over each other one, paired by seed."""
-    rows = read(out / "evidence.jsonl")
-    with (out / "evidence.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    by: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        by[row["setting"]][row["pair"]][row["seed"]] = row
-    for setting, pairs in by.items():
-        print(f"\n{setting}")
-        honest = pairs.get(", ".join(PAIRS[0]), {})
-        for pair, seeds in pairs.items():
-            mean = {tag: np.mean([row[tag] for row in seeds.values()]) for tag in COLUMNS}
-            print(f"  {pair:16s} " + " ".join(f"{tag} {value:.2f}" for tag, value in mean.items()))
-            common = [seed for seed in seeds if seed in honest]
-            if pair != ", ".join(PAIRS[0]) and common:
-                lead = seed_mean([honest[seed]["posterior"] - seeds[seed]["posterior"] for seed in common])
-                print(f"  {'':16s} honest ahead by {lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat")
-
-
 COLUMNS = (
     "first_prior",
     "log_z_bound",
@@ -255,7 +223,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "run":
         run(options.out, options.seeds, options.tasks, SETTINGS[: options.settings])
-    table(options.out)
+    print_table(read(options.out / "evidence.jsonl"), options.out / "evidence.csv", COLUMNS)
 
 
 if __name__ == "__main__":

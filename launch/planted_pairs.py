@@ -17,16 +17,14 @@ C̄ at the positive mode.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,25 +35,36 @@ from rich.progress import track
 
 from honest.data.batch import Batch
 from honest.data.loader import to_device
-from honest.objective.consistency import whole_violation
-from honest.objective.data_loss import whole_data_nats
 from honest.objective.log_partition.bidirectional import Ascent, ascend, descend, plan
 from honest.objective.log_partition.bounds import TAIL_PROBABILITY
 from honest.objective.log_partition.mode import minimise
 from honest.objective.log_partition.problem import Problem, flat_problem
 from honest.objective.log_partition.variational import fit_gaussian, in_coordinates_of
-from honest.objective.log_partition.volume import VolumeRows, choose_volume_rows, factor, volume_nats
+from honest.objective.log_partition.volume import choose_volume_rows, factor, volume_nats
 from honest.objective.predictions import RowSets
-from honest.params import Params, squared_norm
-from honest.report.seeds import seed_mean
+from honest.params import Params
 from honest.train import phases
-from honest.train.predictor import TokenPredictor
-from honest.train.prior_stage import prior_counts, prior_sets, prior_spec
+from honest.train.prior_stage import prior_sets, prior_spec
 from honest.train.spec import HEADS, StageSpec
 from honest.train.stage import Run
 from honest.train.state import Held
-from honest.units import disagreement, example, nat
-from launch.planted import PAIRS, SETTINGS, Prepared, Setting, accuracies, centred, honesty, prepare, read
+from honest.units import nat
+from launch.planted import (
+    PAIRS,
+    SETTINGS,
+    Posterior,
+    Prepared,
+    Setting,
+    accuracies,
+    centred,
+    first_prior,
+    honesty,
+    prepare,
+    print_table,
+    read,
+    spec_of,
+    terms_at,
+)
 
 PARTICLES, BRIDGES, FIT_STEPS = 4, 300, 2000  # of the bounds
 ROUND = 300  # gradients of L-BFGS from each start before the better one is followed on
@@ -84,15 +93,6 @@ def declared_sets(run: Run, setting: Setting) -> RowSets:
         world=first(sets.world, setting.world),
         consistency=agreement,
     )
-
-
-class Posterior(NamedTuple):
-    """What a posterior is made of beside the heads. weight: λ in nat/disagreement, bare."""
-
-    held: Held
-    weight: jax.Array
-    sets: RowSets
-    chosen: VolumeRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,21 +131,9 @@ class Judge:
     def _laplace(
         self, with_data: bool, heads: Params, given: Posterior, mode_D: jax.Array, like: Params
     ) -> dict[str, Any]:
-        prior = self.spec.prior
-        assert prior is not None
         a = self._factor(with_data, heads, given, mode_D, like)
-        theta = phases.place(prior, heads, given.held, ravel_pytree(like)[1](mode_D))
-        chunk = prior.phases.chunk_rows
-        data = whole_data_nats(self.spec.predictor, theta, given.sets, chunk) if with_data else {}
-        violation = whole_violation(self.spec.predictor, theta, given.sets.consistency, prior.divergence, chunk)
-        rate = violation.to(disagreement / example)
-        return {
-            "volume": volume_nats(a).to(nat),
-            "second_prior": -0.5 * jnp.sum(mode_D**2),
-            "violation": rate,
-            "consistency": -given.weight * self.spec.counts.consistency * rate,
-            **{f"data_{group}": -nats.to(nat) for group, nats in data.items()},
-        }
+        terms = terms_at(self.spec, with_data, heads, given, ravel_pytree(like)[1](mode_D))
+        return terms | {"volume": volume_nats(a).to(nat), "second_prior": -0.5 * jnp.sum(mode_D**2)}
 
     def _bounds(
         self, with_data: bool, heads: Params, given: Posterior, mode_D: jax.Array, like: Params, key: Any
@@ -176,14 +164,6 @@ class Judge:
         return found
 
 
-def judge_of(run: Run, sets: RowSets) -> Judge:
-    counts = prior_counts(sets)
-    spec = StageSpec(
-        "planted", TokenPredictor(run.model), HEADS, counts, counts.labels, None, prior_spec(run.config), None
-    )  # type: ignore[arg-type]
-    return Judge(spec)
-
-
 def posterior_of(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, tuple[Params, Params]]:
     """The posterior, and both starts of the modes, whitened."""
     held, trained = centred(run, trunk, setting)
@@ -197,8 +177,8 @@ def judge_pair(
     judge: Judge,
     given: Posterior,
     starts: tuple[Params, Params],
+    run: Run,
     heads: Params,
-    anchor: Params,
     evaluations: int,
 ) -> tuple[dict[str, float], dict[bool, jax.Array]]:
     """Every term in nat, and both modes: the better of both starts, followed on until |g| ≤ TOLERANCE or the budget."""
@@ -221,8 +201,7 @@ def judge_pair(
         line[name] = float(values["volume"]) - energies[best]
     line["net"] = line["log_z_data"] - line["log_z"]
     line["net_modes"] = line["log_z_energy"] - line["log_z_data_energy"]
-    moved = jax.tree.map(jnp.subtract, heads, {slot: anchor[slot] for slot in HEADS})
-    line["first_prior"] = -0.5 * float(squared_norm(moved))  # σ1 = 1 θ.head
+    line["first_prior"] = first_prior(run, heads)
     line["posterior"] = line["net"] + line["first_prior"]
     return line, modes
 
@@ -262,9 +241,9 @@ def run_settings(out: Path, seeds: list[int], names: list[str], evaluations: int
             made = prepared[seed, setting.task]
             given, starts = posterior_of(made.run, made.trunk, setting)
             structure = setting._replace(anchor="", stddev=0.0, multiplier=0.0, breadth="")  # the rest are arguments
-            judge = judges.setdefault(structure, judge_of(made.run, given.sets))
+            judge = judges.setdefault(structure, Judge(spec_of(made.run, given.sets)))
             heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, pair, strict=True)}
-            line, modes = judge_pair(judge, given, starts, heads, made.run.anchor(), evaluations)
+            line, modes = judge_pair(judge, given, starts, made.run, heads, evaluations)
             line |= honesty(made, given.held, modes[True], starts[0], heads, prior_spec(made.run.config))
             if bounds:
                 for with_data, label in ((False, "log_z"), (True, "log_z_data")):
@@ -299,37 +278,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "run":
         run_settings(options.out, options.seeds, options.settings, options.evaluations, options.bounds)
-    table(options.out)
-
-
-def table(out: Path) -> None:
-    """CSV of every pair, and the mean over seeds of each setting's margins over (truth, person)."""
-    rows = read(out / "pairs.jsonl")
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    with (out / "pairs.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, keys, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    by: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        by[row["setting"]][row["pair"]][row["seed"]] = row
-    for setting, pairs in by.items():
-        print(f"\n{setting}")
-        for pair, seeds in pairs.items():
-            honest = pairs.get("truth, person", {})
-            common = [seed for seed in seeds if seed in honest]
-            margins = [honest[s]["posterior"] - seeds[s]["posterior"] for s in common]
-            margin = seed_mean(margins) if margins else None
-            mean = {k: np.mean([r[k] for r in seeds.values()]) for k in COLUMNS}
-            print(
-                f"  {pair:16s} "
-                + " ".join(f"{k} {v:9.2f}" for k, v in mean.items())
-                + (
-                    ""
-                    if margin is None
-                    else f"  honest ahead by {margin.mean:.1f} [{margin.low:.1f}, {margin.high:.1f}]"
-                )
-            )
+    print_table(read(options.out / "pairs.jsonl"), options.out / "pairs.csv", COLUMNS)
 
 
 COLUMNS = ("first_prior", "log_z", "log_z_data", "net", "net_modes", "posterior", "truth_fooled_intended_head")

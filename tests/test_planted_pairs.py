@@ -10,7 +10,7 @@ from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS
 from honest.train.stage import make_run
 from launch import planted_pairs as pairs
-from launch.planted import BASE, CONFIG
+from launch.planted import BASE, CONFIG, spec_of
 
 ROWS = "task.rows={world: 32, trusted: 256, untrusted: 32, validation: 16, test: 32}"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -29,10 +29,10 @@ def judged(run):
     setting = BASE._replace(population=16, labelled=8, world=4)
     anchor = run.anchor()
     given, starts = pairs.posterior_of(run, {"trunk": anchor["trunk"]}, setting)
-    judge = pairs.judge_of(run, given.sets)
+    judge = pairs.Judge(spec_of(run, given.sets))
     apart = {slot: jax.tree.map(lambda leaf: 1.5 * leaf, anchor[slot]) for slot in HEADS}
     twice = dict.fromkeys(HEADS, anchor[HEADS[0]])
-    return [pairs.judge_pair(judge, given, starts, heads, anchor, pairs.ROUND)[0] for heads in (apart, twice)]
+    return [pairs.judge_pair(judge, given, starts, run, heads, pairs.ROUND)[0] for heads in (apart, twice)]
 
 
 def test_terms_add_up(judged):
