@@ -10,7 +10,7 @@ Trunks and heads are those of launch/planted.py. Each pair (intended, instrument
 with the objective's own terms (`honest.train.phases.log_weight`), over declared sets of a size at which every row
 enters: modes by L-BFGS from two starts (the centre, the trained trunk), the better one kept, and the Gauss–Newton
 volume of all rows. `--bounds` brackets log Z and log Z_D by annealing from the prior and from a Gaussian fitted at the
-mode; where the brackets leave the Laplace value out, believe the brackets. λ is given; the ε whose multiplier it is, is
+mode; where a bracket leaves the Laplace value out, neither decides. λ is given; the ε whose multiplier it is, is
 C̄ at the positive mode.
 """
 
