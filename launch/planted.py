@@ -241,19 +241,26 @@ def print_table(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    by: dict[str, dict[str, dict[int, dict]]] = defaultdict(lambda: defaultdict(dict))
+    by: dict[str, dict[str, dict[int, list[dict]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for row in rows:
-        by[row["setting"]][row["pair"]][row["seed"]] = row
+        by[row["setting"]][row["pair"]][row["seed"]].append(row)
     for setting, pairs in by.items():
         print(f"\n{setting}")
         honest = pairs.get(", ".join(PAIRS[0]), {})
         for pair, seeds in pairs.items():
-            means = " ".join(f"{tag} {np.mean([row[tag] for row in seeds.values()]):.2f}" for tag in columns)
-            common = [seed for seed in seeds if seed in honest]
-            print(f"  {pair:16s} {means}")
+            told = [(tag, list(_by_seed(seeds, tag).values())) for tag in columns]
+            print(f"  {pair:16s} " + " ".join(f"{tag} {np.mean(values):.2f}" for tag, values in told if values))
+            ours, theirs = _by_seed(honest, "posterior"), _by_seed(seeds, "posterior")
+            common = sorted(set(ours) & set(theirs))
             if pair != ", ".join(PAIRS[0]) and common:
-                lead = seed_mean([honest[seed]["posterior"] - seeds[seed]["posterior"] for seed in common])
+                lead = seed_mean([ours[seed] - theirs[seed] for seed in common])
                 print(f"  {'':16s} honest ahead by {lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat")
+
+
+def _by_seed(seeds: dict[int, list[dict]], tag: str) -> dict[int, float]:
+    """Each seed's mean over its repeats, of those that have the number."""
+    having = {seed: [row[tag] for row in rows if tag in row] for seed, rows in seeds.items()}
+    return {seed: float(np.mean(values)) for seed, values in having.items() if values}
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """launch/planted_evidence.py on a model that is not trained: its terms, its divergence, and which rows it draws."""
 
+import argparse
 from functools import partial
 
 import jax
@@ -16,7 +17,7 @@ from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS
 from honest.train.stage import make_run
 from launch import planted_evidence
-from launch.planted import BASE, CONFIG, Prepared
+from launch.planted import BASE, CONFIG, Prepared, print_table
 from tests.test_planted_pairs import ROWS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -36,14 +37,13 @@ def test_terms_are_those_of_the_log_weight(made):
     given, start = planted_evidence.posterior(made, BASE)
     evidence = planted_evidence.Evidence(made.run, given.sets)
     u = jax.tree.map(lambda leaf: leaf + 0.1, start)
-    for with_data in (False, True):
-        terms = evidence.terms(with_data, made.heads["apart"], given, u)
-        weight = phases.log_weight(
-            evidence.spec, made.heads["apart"], given.held, given.weight, given.sets, with_data=with_data, whole=True
-        )
-        total = sum(float(value) for tag, value in terms.items() if tag != "violation")
-        assert total == pytest.approx(float(weight(u)), rel=1e-5)
-        assert total < 0 and any(tag.startswith("data") for tag in terms) == with_data
+    terms = evidence.terms(made.heads["apart"], given, u)
+    weight = phases.log_weight(
+        evidence.spec, made.heads["apart"], given.held, given.weight, given.sets, with_data=True, whole=True
+    )
+    total = sum(float(value) for tag, value in terms.items() if tag != "violation")
+    assert total == pytest.approx(float(weight(u)), rel=1e-5)
+    assert total < 0 and any(tag.startswith("data") for tag in terms) and float(terms["consistency"]) < 0
 
 
 def test_a_batch_estimates_the_whole_sets_weight(made):
@@ -75,12 +75,64 @@ def test_draws_are_rows_of_their_set(made):
     assert {tuple(row) for row in np.asarray(batch.world.tokens_BxL)} <= questions
 
 
+def test_the_consistency_population_is_the_settings(made):
+    given, _ = planted_evidence.posterior(made, BASE._replace(population=5))
+    assert size(given.sets.consistency) == 5 < size(given.sets.trusted)
+    assert planted_evidence.Evidence(made.run, given.sets).spec.counts.consistency == 5
+
+
 def test_one_head_twice_agrees_for_nothing(made):
-    """log Z = 0 exactly; heads apart cost something, and the bounds hold that."""
-    given, start = planted_evidence.posterior(made, BASE)
+    """log Z = 0 exactly; heads apart cost something, and what draws from the prior say of it lies within the bounds."""
+    given, start = planted_evidence.posterior(made, BASE._replace(population=16))
     evidence = planted_evidence.Evidence(made.run, given.sets)
     twice = dict.fromkeys(HEADS, made.heads["apart"][HEADS[0]])
     same, apart = (evidence.anneal(heads, given, start, jax.random.key(0)) for heads in (twice, made.heads["apart"]))
-    assert float(same["log_z_annealed_value"]) == pytest.approx(0.0, abs=1e-4)
-    value = float(apart["log_z_annealed_value"])
-    assert float(apart["log_z_annealed_lower"]) < value < -0.1
+    assert float(same["log_z_value"]) == pytest.approx(0.0, abs=1e-4)
+    target = phases.log_weight(
+        evidence.spec, made.heads["apart"], given.held, given.weight, given.sets, with_data=False, whole=True
+    )
+
+    def at_draw(key):
+        own = jax.random.split(key, len(jax.tree.leaves(start)))
+        draws = [jax.random.normal(k, leaf.shape) for k, leaf in zip(own, jax.tree.leaves(start))]
+        return target(jax.tree.unflatten(jax.tree.structure(start), draws))
+
+    weight = jax.jit(lambda keys: jax.lax.map(at_draw, keys))(jax.random.split(jax.random.key(1), 4000))
+    expected = float(jax.nn.logsumexp(weight)) - np.log(4000)
+    assert float(apart["log_z_lower"]) < expected < -0.1
+    assert float(apart["log_z_value"]) == pytest.approx(expected, abs=0.5)
+
+
+def test_cases_and_their_order():
+    """Settings with data are repeated, log Z alone is not; a task's seed comes at once, so that it is trained once."""
+    options = argparse.Namespace(
+        tasks=["world"],
+        seeds=[0, 1],
+        pairs=["truth, person"],
+        settings=["base"],
+        log_z_settings=["lambda 1"],
+        repeats=2,
+    )
+    made = planted_evidence.cases(options)
+    assert [(case.seed, case.setting.multiplier, case.repeat, case.with_data) for case in made] == [
+        (seed, *rest) for seed in (0, 1) for rest in ((10.0, 0, True), (10.0, 1, True), (1.0, 0, False))
+    ]
+
+
+def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
+    numbers = {("truth, person", 0): (3.0, 5.0), ("truth, person", 1): (4.0,), ("single, single", 0): (1.0,)}
+    rows = [
+        {"setting": "s", "pair": pair, "seed": seed, "repeat": index, "posterior": value}
+        for (pair, seed), values in numbers.items()
+        for index, value in enumerate(values)
+    ]
+    rows.append({"setting": "s", "pair": "person, person", "seed": 0, "repeat": 0, "log_z_value": -2.0})
+    print_table(rows, tmp_path / "table.csv", ("log_z_value", "posterior"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["truth,", "person", "posterior", "4.00"] in lines  # of 4 (the mean of 3 and 5) and 4
+    assert ["single,", "single", "posterior", "1.00"] in lines
+    assert ["person,", "person", "log_z_value", "-2.00"] in lines  # has no posterior to compare
+    assert [line for line in lines if line[:1] == ["honest"]] == [
+        ["honest", "ahead", "by", "3.0", "[nan,", "nan]", "nat"]
+    ]
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 6
