@@ -21,7 +21,7 @@ quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are
 	$(BIN)/honest train configs/quickstart.yaml
 
 test: $(STAMP)  ## every test (two CPU cores, about 29 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 benchmark: $(STAMP)  ## tracing cost of the units, as a ratio in one run
 	$(BIN)/python benchmarks/tracing.py
@@ -39,5 +39,5 @@ tensorboard: $(STAMP)
 	$(BIN)/tensorboard --logdir runs
 
 lock: $(STAMP)  ## resolve pyproject.toml again for every Python and platform, with hashes
-	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	VIRTUAL_ENV=$(VENV) UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --python-version 3.11 --extra dev --upgrade pyproject.toml -o requirements.lock

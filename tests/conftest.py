@@ -3,6 +3,9 @@
 `tiny_run` is made once a session and never changed by a test. The processes share a compilation cache in the session's
 temporary directory, since nearly all their time is XLA's; that the cache changes no bit is what `test_resume` checks
 (its run reads from the cache what the uninterrupted run compiled).
+
+`make test` shares the tests out to two processes of pytest-xdist, group by group: a file is a group, for the sake of
+what its tests compile once, and all files that wait for the shared runs are one, so that these runs are made once.
 """
 
 from __future__ import annotations
@@ -223,6 +226,18 @@ class Runner:
             process.wait()
 
 
+SHARED_RUNS = frozenset({"runner", "tiny_soon", "tiny_run", "chains_soon", "sharded_soon"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Names each test's group for `--dist loadgroup`; the longest one first, lest it is left to the end."""
+    waiting = {item.path for item in items if SHARED_RUNS & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item.path not in waiting)
+    for item in items:
+        group = "shared runs" if item.path in waiting else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     made = Runner(tmp_path_factory.mktemp("runs"))
@@ -232,7 +247,11 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 @pytest.fixture(scope="session", autouse=True)
 def head_start(request: pytest.FixtureRequest) -> None:
-    """What collected tests will wait for starts before the first test, which else would leave a core idle."""
+    """What collected tests will wait for starts before the first test, which else would leave a core idle.
+
+    Not in one of several processes: it starts in the one that gets the group."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
     for name in ("tiny_soon", "sharded_soon"):
         if any(name in getattr(item, "fixturenames", ()) for item in request.session.items):
             request.getfixturevalue(name)

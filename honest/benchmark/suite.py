@@ -37,6 +37,7 @@ class Suite(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seeds: Annotated[list[Seed], Field(min_length=1)]
+    new_data_per_seed: bool  # each seed draws its own data (task.seed = seed), or all have those of the config's task.seed
     tasks: Annotated[dict[str, SuiteTask], Field(min_length=1)]
     entries: Annotated[dict[str, SuiteEntry], Field(min_length=1)]
 
@@ -116,14 +117,15 @@ def _member(path: Path, suite: Suite, task: str, seed: int, entry: str) -> Membe
     first = next(iter(suite.entries))
     source = path.parent / Path(suite.tasks[task].config).expanduser()
     methods = f"methods=[{', '.join(methods_of(suite, task, entry))}]"
-    own = (methods, f"seed={seed}", f"name={suite.name}-{task}-{entry}-seed_{seed}")
+    data = (f"task.seed={seed}",) if suite.new_data_per_seed else ()
+    own = (methods, f"seed={seed}", *data, f"name={suite.name}-{task}-{entry}-seed_{seed}")
     overrides = (*suite.tasks[task].set, *suite.entries[entry].set, *own)
     config = load_config(source, overrides).config
     return Member(task, seed, entry, source, overrides, config, None if entry == first else first)
 
 
 def _override_keys(suite: Suite, task: str, entry: str) -> list[KeyPath]:
-    """Where in the suite each override of a member stands, but for the two that the suite adds itself."""
+    """Where in the suite each override of a member stands, but for those that the suite adds itself."""
     lists = (("tasks", task, suite.tasks[task].set), ("entries", entry, suite.entries[entry].set))
     return [(section, name, "set", str(index)) for section, name, items in lists for index in range(len(items))]
 

@@ -27,6 +27,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SUITE = """
     name: small
     seeds: [0, 1]
+    new_data_per_seed: true
     tasks:
       easy: {config: tiny.yaml, set: [task.trigger=hard], skip: []}
       other: {config: tiny.yaml, set: [task.trigger=carry], skip: [lda]}
@@ -102,9 +103,15 @@ def test_members_in_order_and_their_trunks(suite_file, tmp_path, quick):
     other = next(m for m in suite.members if m.name == "other/seed_0/heads")
     assert other.config.methods == ["single_head", "truth_ceiling"] and other.config.task.trigger == "carry"
     prior = next(m for m in suite.members if m.name == "easy/seed_1/prior")
-    assert prior.config.seed == 1 and prior.config.objective.phases.kind == "points"
+    assert prior.config.seed == prior.config.task.seed == 1 and prior.config.objective.phases.kind == "points"
     command = train_command(prior, Path("here"), Path("there"))
     assert command[-2:] == ["--trunk-from", "there"] and "seed=1" in command and "methods=[prior]" in command
+
+
+def test_seeds_may_share_their_data(suite_file):
+    suite_file.write_text(suite_file.read_text().replace("new_data_per_seed: true", "new_data_per_seed: false"))
+    seeds = {(member.config.seed, member.config.task.seed) for member in load_suite(suite_file).members}
+    assert seeds == {(0, 0), (1, 0)}  # the tiny config's task.seed is 0
 
 
 def test_a_second_call_runs_nothing_and_the_table_is_the_same(suite_file, tmp_path, quick):
@@ -177,9 +184,9 @@ def test_another_suite_or_other_files_are_refused(suite_file, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("task.trigger=hard", "task.triger=hard", "suite.yaml:5: tasks.easy: --set task.triger=hard: task.triger"),
-        ("phases.kind=points", "phases.kind=pints", "suite.yaml:9: entries.prior: --set objective.phases.kind=pints"),
-        ("[prior]", "[priors]", "suite.yaml:9: entries.prior.methods.0"),
+        ("task.trigger=hard", "task.triger=hard", "suite.yaml:6: tasks.easy: --set task.triger=hard: task.triger"),
+        ("phases.kind=points", "phases.kind=pints", "suite.yaml:10: entries.prior: --set objective.phases.kind=pints"),
+        ("[prior]", "[priors]", "suite.yaml:10: entries.prior.methods.0"),
         ("[0, 1]", "[0, 0]", "suite.yaml:3: seeds: names 0 more than once"),
         ("tiny.yaml, set: [task.trigger=hard]", "tony.yaml, set: []", "tony.yaml: cannot be read"),
         ("[objective.phases.kind=points]", "[model.width=32]", "takes over the trunk of heads, but has other settings"),
