@@ -169,11 +169,16 @@ class Prepared(NamedTuple):
     heads: dict[str, dict[str, Params]]
 
 
-def prepare(seed: int, task: str) -> Prepared:
+def trained(seed: int, task: str) -> tuple[Run, Params]:
+    """The run of a task and seed, and its trunk after the trunk stage."""
     source, changes = TASKS[task]
     config = load_config(source, [*changes, f"seed={seed}", f"task.seed={seed}"]).config
     run = make_run(config, build_task(config.task), make_mesh(1))
-    trunk = train(make_stage(run, TRUNK, {}), run, None)
+    return run, train(make_stage(run, TRUNK, {}), run, None)
+
+
+def prepare(seed: int, task: str) -> Prepared:
+    run, trunk = trained(seed, task)
     return Prepared(run, trunk, planted(run, trunk))
 
 

@@ -1,21 +1,20 @@
-"""The binding question over all rows of a task: the bits that the data save, less the bits that θ costs, by head pair.
+"""The binding question, given what the trunk knows of the world: the evidence of planted head pairs, with bounds.
 
     python launch/planted_evidence.py run   --out runs/planted_evidence [--tasks world "hard, says" …] [--pairs …]
-                                            [--settings base …] [--log-z-settings "lambda 100" …] [--repeats 2]
+                                            [--settings base …] [--log-z-settings "lambda 100" …]
     python launch/planted_evidence.py table --out runs/planted_evidence
 
-Planted pairs and trunks are those of launch/planted_pairs.py (launch/planted.py), whose posteriors have a few hundred
-rows: too few to pay for a trunk. Here the posterior is over every row that the trainer has. For each pair a Gaussian
-q = N(m, s²) is fitted by minibatches, from the trained trunk, to the evidence bound
+The world rows, tens of thousands of tokens, cost the same whichever heads are planted, and are taken out: a Gaussian
+q(θ2) = N(m, s²) is fitted to prior × world likelihood over all world rows, from the trained trunk, by climbing the
+evidence bound in minibatches (`fit_gaussian`), and stands for the posterior given the world. Heads are planted on the
+trunk at m (launch/planted.py has the kinds and tasks). With log Z_W, which all pairs share, left out,
 
-    log Z_D ≥ E_q[−data − λ N_c C̄] − KL(q ‖ second prior)
+    log Z_D − log Z_W = log E_q[exp(−label data − λ N_c C̄)]      over LABELLED rows of each labelled set
 
-which is then taken over all rows with DRAWS draws of q. It is a bound from below alone: differences between pairs are
-read as estimates, with the spread over seeds and over `--repeats` of the fit.
-
-log Z is bounded from both sides: its weight −λ N_c C̄ is never positive, so that log Z ≤ 0, and annealing from the prior
-bounds it from below with probability 1 − TAIL_PROBABILITY. `--log-z-settings` measures that alone, which is cheap: it
-says the most that −log Z can pay a pair.
+is a log partition function with q in the place of the prior. Its weight is never positive, nor is that of log Z, whose
+prior is the second prior itself; so 0 is an upper bound of both, and annealing gives a lower bound with probability
+1 − TAIL_PROBABILITY and, by the reverse pass, an upper one. `posterior` is first prior + log Z_D − log Z_W − log Z.
+`--log-z-settings` measures log Z alone, which says the most that −log Z can pay a pair.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-from honest.objective.log_partition.bidirectional import ascend, plan
+from honest.objective.log_partition.bidirectional import ascend, descend, plan
 from honest.objective.log_partition.bounds import TAIL_PROBABILITY, log_mean_exp, lower_bound
-from honest.objective.log_partition.problem import flat_problem
+from honest.objective.log_partition.problem import Problem, flat_problem
 from honest.objective.log_partition.variational import fit_gaussian
 from honest.objective.predictions import RowSets, size
 from honest.params import Params
@@ -45,6 +44,7 @@ from honest.train import phases
 from honest.train.prior_stage import prior_sets, prior_spec
 from honest.train.spec import HEADS
 from honest.train.stage import Run
+from honest.units import nat
 from launch.planted import (
     BASE,
     PAIRS,
@@ -56,15 +56,17 @@ from launch.planted import (
     centred,
     first_prior,
     honesty,
-    prepare,
+    planted,
     print_table,
     read,
     spec_of,
-    terms_at,
+    trained,
 )
 
-FIT_STEPS, BATCH_ROWS, DRAWS = 4000, 32, 8
-PARTICLES, BRIDGES = 8, 300  # of annealing
+FIT_STEPS, BATCH_ROWS = 4000, 32
+LABELLED = 512  # rows of each labelled set
+PARTICLES, BRIDGES = 8, 300  # log Z is annealed upwards alone, over N_c rows
+BOTH_WAYS, DATA_BRIDGES = 4, 120  # log Z_D − log Z_W both ways, over 2 · LABELLED + N_c rows
 POPULATION = 128  # N_c
 SETTINGS = {
     "base": BASE._replace(population=POPULATION),
@@ -78,97 +80,119 @@ SETTINGS = {
 }
 
 
+class Gaussian(NamedTuple):
+    """q(θ2) in whitened coordinates, (D,) each."""
+
+    mean_D: jax.Array
+    scale_D: jax.Array
+
+
 class Evidence:
-    """The evidence bounds of posteriors of one structure; compiled once."""
+    """log Z and log Z_D of posteriors of one structure; compiled once."""
 
     def __init__(self, run: Run, sets: RowSets):
         self.spec = spec_of(run, sets)
         self.fit = jax.jit(self._fit)
-        self.terms = jax.jit(partial(terms_at, self.spec, True))
-        self.anneal = jax.jit(self._anneal)
+        self.log_z = jax.jit(self._log_z)
+        self.log_z_data = jax.jit(self._log_z_data)
 
-    def _fit(self, heads: Params, given: Posterior, start: Params, key: jax.Array) -> tuple:
-        start_D, _ = ravel_pytree(start)
+    def _fit(self, heads: Params, given: Posterior, start: Params, key: jax.Array) -> Gaussian:
+        """q of the second prior and the world rows of `given`. heads: any, they are not read."""
+        zero = jnp.zeros_like(given.weight)
 
-        def problem_at(step_key: jax.Array) -> Any:
-            batch = draw(given.sets, step_key)
-            target = phases.log_weight(self.spec, heads, given.held, given.weight, batch, with_data=True, whole=False)
+        def problem_at(step_key: jax.Array) -> Problem:
+            rows = world_batch(given.sets, step_key)
+            target = phases.log_weight(self.spec, heads, given.held, zero, rows, with_data=True, whole=False)
             return flat_problem(target, start)
 
-        return fit_gaussian(problem_at, key, start_D, FIT_STEPS)
+        return Gaussian(*fit_gaussian(problem_at, key, ravel_pytree(start)[0], FIT_STEPS))
 
-    def _anneal(self, heads: Params, given: Posterior, like: Params, key: jax.Array) -> dict[str, jax.Array]:
-        """log Z in nat, annealed from the prior: value, and a lower bound with probability .99. The upper one is 0."""
-        target = phases.log_weight(self.spec, heads, given.held, given.weight, given.sets, with_data=False, whole=True)
-        work_P = ascend(
-            flat_problem(target, like), jax.random.split(key, 3), plan(PARTICLES, 0, BRIDGES)
-        ).annealed.work_P
+    def _target(self, heads: Params, given: Posterior, like: Params, *, with_data: bool) -> Problem:
+        rows = given.sets._replace(world=None)
+        target = phases.log_weight(self.spec, heads, given.held, given.weight, rows, with_data=with_data, whole=True)
+        return flat_problem(target, like)
+
+    def _log_z(self, heads: Params, given: Posterior, like: Params, key: jax.Array) -> dict[str, jax.Array]:
+        problem = self._target(heads, given, like, with_data=False)
+        work_P = ascend(problem, jax.random.split(key, 3), plan(PARTICLES, 0, BRIDGES)).annealed.work_P
         return {"log_z_value": log_mean_exp(work_P), "log_z_lower": lower_bound(work_P, TAIL_PROBABILITY)}
 
-
-def draw(sets: RowSets, key: jax.Array) -> RowSets:
-    """BATCH_ROWS rows of each set, with replacement."""
-
-    def part(index: int, rows: Any) -> Any:
-        if rows is None:
-            return None
-        chosen = jax.random.randint(jax.random.fold_in(key, index), (BATCH_ROWS,), 0, size(rows))
-        return jax.tree.map(lambda leaf: leaf[chosen], rows)
-
-    return RowSets(*(part(index, rows) for index, rows in enumerate(sets)))
-
-
-def divergence_from_prior(mean_D: jax.Array, scale_D: jax.Array) -> jax.Array:
-    """KL(N(m, s²) ‖ N(0, I)) in nat."""
-    return 0.5 * jnp.sum(mean_D**2 + scale_D**2 - 1.0 - 2.0 * jnp.log(scale_D))
+    def _log_z_data(self, heads: Params, given: Posterior, q: Gaussian, like: Params, key: jax.Array) -> tuple:
+        """({value, lower, upper} of log Z_D − log Z_W in nat, draws from the path's end, whitened)."""
+        target = self._target(heads, given, like, with_data=True)
+        problem = target._replace(weight=lambda v_D: target.weight(q.mean_D + q.scale_D * v_D))
+        keys, planned = jax.random.split(key, 4), plan(BOTH_WAYS, 0, DATA_BRIDGES)
+        up = ascend(problem, keys[:3], planned)
+        made = descend(problem, keys[3], planned, up, [], TAIL_PROBABILITY)
+        bounds = {"value": made.log_z, "lower": made.lower, "upper": made.upper}
+        at_q = jnp.mean(up.start.weight)  # E_q[−label data − λ N_c C̄]: Jensen's lower bound of the same integral
+        numbers = {f"log_z_data_{name}": bound.to(nat) for name, bound in bounds.items()} | {"log_z_data_at_q": at_q}
+        return numbers, q.mean_D + q.scale_D * up.annealed.end.position
 
 
-def bound(evidence: Evidence, heads: Params, given: Posterior, start: Params, key: jax.Array) -> tuple:
-    """(terms of log Z_D's evidence bound in nat, its standard error over the draws, the draws)."""
-    mean_D, scale_D = evidence.fit(heads, given, start, key)
-    to_tree = ravel_pytree(start)[1]
-    draws = [
-        mean_D + scale_D * jax.random.normal(jax.random.fold_in(key, index), mean_D.shape, mean_D.dtype)
-        for index in range(DRAWS)
-    ]
-    each = [jax.device_get(evidence.terms(heads, given, to_tree(u_D))) for u_D in draws]
-    line = {tag: float(np.mean([terms[tag] for terms in each])) for tag in each[0]}
-    kl = float(divergence_from_prior(mean_D, scale_D))
-    sums = [sum(float(value) for tag, value in terms.items() if tag != "violation") for terms in each]
-    line |= {"kl": -kl, "bound": float(np.mean(sums)) - kl}
-    line["standard_error"] = float(np.std(sums, ddof=1) / np.sqrt(DRAWS))
-    return line, [to_tree(u_D) for u_D in draws]
+def world_batch(sets: RowSets, key: jax.Array) -> RowSets:
+    """BATCH_ROWS world rows with replacement, and as many of the consistency population, which the fit weighs by 0."""
+    assert sets.world is not None and sets.consistency is not None
+    chosen = jax.random.randint(key, (BATCH_ROWS,), 0, size(sets.world))
+    return RowSets(
+        None,
+        None,
+        jax.tree.map(lambda leaf: leaf[chosen], sets.world),
+        jax.tree.map(lambda leaf: leaf[:1], sets.consistency),
+    )
 
 
-def judge(evidence: Evidence, made: Prepared, given: Posterior, start: Params, case: Case) -> dict[str, float]:
+class Planted(NamedTuple):
+    """q given the world, and heads planted on the trunk at its mean (`made`); trunk: the trained one before."""
+
+    q: Gaussian
+    made: Prepared
+    trunk: Params
+
+
+def plant(evidence: Evidence, run: Run, trunk: Params, setting: Setting) -> Planted:
+    """The setting's anchor and σ2 alone matter here."""
+    given, start = posterior(run, trunk, setting)
+    anchor = run.anchor()
+    heads = {slot: anchor[slot] for slot in HEADS}
+    q = evidence.fit(heads, given, start, jax.random.key(run.config.seed))
+    mean = ravel_pytree(start)[1](q.mean_D)
+    at_mean = {**trunk, "trunk": phases.place(prior_spec(run.config), heads, given.held, mean)["trunk"]}
+    return Planted(q, Prepared(run, at_mean, planted(run, at_mean)), trunk)
+
+
+def judge(evidence: Evidence, planting: Planted, case: Case) -> dict[str, float]:
     """The terms of a pair in nat, and how honest its heads are at draws from the positive phase."""
+    made = planting.made
+    given, like = posterior(made.run, planting.trunk, case.setting)
     heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, case.pair, strict=True)}
-    key = jax.random.fold_in(jax.random.key(made.run.config.seed), case.repeat)
-    found = evidence.anneal(heads, given, start, jax.random.fold_in(key, 0))
-    line = {"first_prior": first_prior(made.run, heads)} | {tag: float(value) for tag, value in found.items()}
+    keys = jax.random.split(jax.random.key(made.run.config.seed), 2)
+    line = {"first_prior": first_prior(made.run, heads)}
+    line |= {tag: float(value) for tag, value in evidence.log_z(heads, given, like, keys[0]).items()}
     if not case.with_data:
         return line
-    terms, draws = bound(evidence, heads, given, start, jax.random.fold_in(key, 1))
-    line |= {f"log_z_data_{tag}": value for tag, value in terms.items()}
-    line["posterior"] = line["first_prior"] + line["log_z_data_bound"] - line["log_z_value"]
-    shares = [honesty(made, given.held, ravel_pytree(u)[0], start, heads, prior_spec(made.run.config)) for u in draws]
+    numbers, draws = evidence.log_z_data(heads, given, planting.q, like, keys[1])
+    line |= {tag: float(value) for tag, value in numbers.items()}
+    line["posterior"] = line["first_prior"] + line["log_z_data_value"] - line["log_z_value"]
+    shares = [honesty(made, given.held, u_D, like, heads, prior_spec(made.run.config)) for u_D in draws]
     return line | {tag: float(np.mean([share[tag] for share in shares])) for tag in shares[0]}
 
 
-def posterior(made: Prepared, setting: Setting) -> tuple[Posterior, Params]:
-    """The posterior over all rows, and the trained trunk in its whitened coordinates."""
-    held, trained = centred(made.run, made.trunk, setting)
-    sets = prior_sets(made.run.config, made.run.task)
+def posterior(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, Params]:
+    """The posterior over all world rows and LABELLED others, and the trained trunk in its whitened coordinates."""
+    held, start = centred(run, trunk, setting)
+    sets = prior_sets(run.config, run.task)
+    some = partial(jax.tree.map, lambda leaf: leaf[:LABELLED])
+    answered = some(sets.untrusted) if setting.instrumental == "untrusted" else None
     agreement = jax.tree.map(lambda leaf: leaf[: setting.population], sets.trusted)
-    answered = sets.untrusted if setting.instrumental == "untrusted" else None
-    sets = sets._replace(consistency=agreement, untrusted=answered)
-    return Posterior(held, jnp.asarray(setting.multiplier, made.run.dtype), sets, None), trained
+    sets = sets._replace(trusted=some(sets.trusted), untrusted=answered, consistency=agreement)
+    return Posterior(held, jnp.asarray(setting.multiplier, run.dtype), sets, None), start
 
 
 def name_of(setting: Setting) -> str:
     return (
         f"{setting.task}; {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
-        f"N_c={setting.population}, person {setting.instrumental}, all rows"
+        f"N_c={setting.population}, person {setting.instrumental}"
     )
 
 
@@ -178,42 +202,56 @@ class Case(NamedTuple):
     seed: int
     setting: Setting
     pair: tuple[str, str]
-    repeat: int
     with_data: bool
 
     def identity(self) -> dict[str, Any]:
         told = {"seed": self.seed, "setting": name_of(self.setting), "pair": ", ".join(self.pair)}
-        return told | {"repeat": self.repeat, "with_data": self.with_data}
+        return told | {"with_data": self.with_data}
+
+    @property
+    def planted_by(self) -> Setting:
+        """Heads of log Z alone are those of the base setting; with data, those of the setting's own anchor and σ2."""
+        base = SETTINGS["base"]
+        own = base._replace(anchor=self.setting.anchor, stddev=self.setting.stddev) if self.with_data else base
+        return own._replace(task=self.setting.task)
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
-    """By task and seed, whose trunk and heads are trained once."""
+    """By task and seed, whose trunk is trained once."""
     return [
-        Case(seed, SETTINGS[name]._replace(task=task), pair, repeat, name in options.settings)
+        Case(seed, SETTINGS[name]._replace(task=task), pair, name in options.settings)
         for task in options.tasks
         for seed in options.seeds
         for name in SETTINGS
         if name in (*options.settings, *options.log_z_settings)
-        for repeat in range(options.repeats if name in options.settings else 1)
         for pair in PAIRS
         if ", ".join(pair) in options.pairs
     ]
 
 
 def run(path: Path, todo: list[Case]) -> None:
-    prepared: dict[tuple[int, str], Prepared] = {}
+    trunks: dict[tuple[int, str], tuple[Run, Params]] = {}
+    plants: dict[tuple[int, Setting], Planted] = {}
     compiled: dict[tuple[str, str, int], Evidence] = {}
+
+    def evidence_of(made: Run, setting: Setting, trunk: Params) -> Evidence:
+        structure = setting.task, setting.instrumental, setting.population
+        if structure not in compiled:
+            compiled[structure] = Evidence(made, posterior(made, trunk, setting)[0].sets)
+        return compiled[structure]
+
     with path.open("a", encoding="utf-8") as file:
         for case in track(todo, "pairs", console=Console(stderr=True)):
             seed, setting, began = case.seed, case.setting, time.monotonic()
-            if (seed, setting.task) not in prepared:
-                prepared = {(seed, setting.task): prepare(seed, setting.task)}
-            made = prepared[seed, setting.task]
-            given, start = posterior(made, setting)
-            structure = setting.task, setting.instrumental, setting.population
-            evidence = compiled.setdefault(structure, Evidence(made.run, given.sets))
-            line = judge(evidence, made, given, start, case)
-            record = case.identity() | {"seconds": time.monotonic() - began, **accuracies(made), **line}
+            if (seed, setting.task) not in trunks:
+                trunks, plants = {(seed, setting.task): trained(seed, setting.task)}, {}
+            made, trunk = trunks[seed, setting.task]
+            if (seed, case.planted_by) not in plants:
+                by = case.planted_by
+                plants[seed, by] = plant(evidence_of(made, by, trunk), made, trunk, by)
+            planting = plants[seed, case.planted_by]
+            line = judge(evidence_of(made, setting, trunk), planting, case)
+            record = case.identity() | {"seconds": time.monotonic() - began, **accuracies(planting.made), **line}
             file.write(json.dumps(record) + "\n")
             file.flush()
             print(name_of(setting), seed, case.pair, json.dumps(line), file=sys.stderr, flush=True)
@@ -223,9 +261,10 @@ COLUMNS = (
     "first_prior",
     "log_z_value",
     "log_z_lower",
-    "log_z_data_bound",
-    "log_z_data_kl",
-    "log_z_data_consistency",
+    "log_z_data_lower",
+    "log_z_data_value",
+    "log_z_data_upper",
+    "log_z_data_at_q",
     "posterior",
     "truth_fooled_intended_head",
     "truth_fooled_instrumental_head",
@@ -242,12 +281,11 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", choices=pairs, default=pairs)
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=["base"], help="log Z and log Z_D of these")
     parser.add_argument("--log-z-settings", nargs="*", choices=SETTINGS, default=[], help="log Z alone of these")
-    parser.add_argument("--repeats", type=int, default=1, help="of the fit and the annealing, with keys of their own")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "evidence.jsonl"
     rows = read(path) if path.exists() else []
-    done = [{key: row[key] for key in ("seed", "setting", "pair", "repeat", "with_data")} for row in rows]
+    done = [{key: row[key] for key in ("seed", "setting", "pair", "with_data")} for row in rows]
     if options.what == "run":
         run(path, [case for case in cases(options) if case.identity() not in done])
     print_table(read(path), options.out / "evidence.csv", COLUMNS)

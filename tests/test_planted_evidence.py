@@ -1,4 +1,4 @@
-"""launch/planted_evidence.py on a model that is not trained: its terms, its divergence, and which rows it draws."""
+"""launch/planted_evidence.py on a model that is not trained: its terms by hand, and both integrals by sampling."""
 
 import argparse
 from functools import partial
@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from honest.config_io import load_config
 from honest.data.tasks import build_task
 from honest.objective.predictions import size
 from honest.train import phases
+from honest.train.prior_stage import prior_spec
 from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS
 from honest.train.stage import make_run
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 @pytest.fixture(scope="module")
 def made():
-    changes = [ROWS, "model.layers=1", "model.width=8", "model.head.hidden=4", "objective.consistency.population=16"]
+    changes = [ROWS, "model.layers=1", "model.width=8", "model.head.hidden=4"]
     config = load_config(CONFIG, changes).config
     run = make_run(config, build_task(config.task), make_mesh(1))
     anchor = run.anchor()
@@ -33,100 +33,135 @@ def made():
     return Prepared(run, {"trunk": anchor["trunk"]}, {"apart": apart})
 
 
-def test_terms_are_those_of_the_log_weight(made):
-    given, start = planted_evidence.posterior(made, BASE)
-    evidence = planted_evidence.Evidence(made.run, given.sets)
+SCALE = 0.005
+SETTING = BASE._replace(population=16, multiplier=1.0)
+
+
+@pytest.fixture(scope="module")
+def given_and_start(made):
+    return planted_evidence.posterior(made.run, made.trunk, SETTING)
+
+
+@pytest.fixture(scope="module")
+def evidence(made, given_and_start):
+    """With short paths: its integrals are easy ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planted_evidence, "BRIDGES", 60)
+        patch.setattr(planted_evidence, "DATA_BRIDGES", 30)
+        yield planted_evidence.Evidence(made.run, given_and_start[0].sets)
+
+
+def log_mean_exp_over_draws(weight, dimension, draws=1000):
+    """log E[exp w(v)] over v ~ N(0, I) by plain sampling, for weights that vary by a few nats."""
+    keys = jax.random.split(jax.random.key(1), draws)
+    found = jax.jit(lambda keys: jax.lax.map(lambda key: weight(jax.random.normal(key, (dimension,))), keys))(keys)
+    assert float(jnp.std(found)) < 3.0
+    return float(jax.nn.logsumexp(found)) - np.log(draws)
+
+
+def test_the_target_is_the_labels_and_the_disagreement(made, given_and_start, evidence):
+    """At one point, by softmax and Jensen–Shannon in numpy."""
+    given, start = given_and_start
     u = jax.tree.map(lambda leaf: leaf + 0.1, start)
-    terms = evidence.terms(made.heads["apart"], given, u)
-    weight = phases.log_weight(
-        evidence.spec, made.heads["apart"], given.held, given.weight, given.sets, with_data=True, whole=True
-    )
-    total = sum(float(value) for tag, value in terms.items() if tag != "violation")
-    assert total == pytest.approx(float(weight(u)), rel=1e-5)
-    assert total < 0 and any(tag.startswith("data") for tag in terms) and float(terms["consistency"]) < 0
+    theta = phases.place(prior_spec(made.run.config), made.heads["apart"], given.held, u)
+
+    def probabilities(rows, slot):
+        logits = made.run.model.head_logits(theta, *rows[:2])[slot]
+        return np.asarray(jax.nn.softmax(logits), np.float64)
+
+    def nll(rows, slot):
+        chosen = np.take_along_axis(probabilities(rows, slot), np.asarray(rows.label_B)[:, None], 1)
+        return -np.log(chosen).sum()
+
+    p, q = (probabilities(given.sets.consistency, slot) for slot in (0, 1))
+    middle = (p + q) / 2
+    shannon = 0.5 * (p * np.log(p / middle) + q * np.log(q / middle)).sum()
+    expected = -nll(given.sets.trusted, 0) - nll(given.sets.untrusted, 1) - SETTING.multiplier * shannon
+    target = evidence._target(made.heads["apart"], given, start, with_data=True)
+    assert float(target.weight(jax.flatten_util.ravel_pytree(u)[0])) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_estimates_the_whole_sets_weight(made):
-    """Unbiased over draws: the mean of many batches, within four standard errors of the whole."""
-    given, start = planted_evidence.posterior(made, BASE)
-    evidence = planted_evidence.Evidence(made.run, given.sets)
-    make = partial(phases.log_weight, evidence.spec, made.heads["apart"], given.held, given.weight, with_data=True)
-    estimate = jax.jit(lambda key: make(planted_evidence.draw(given.sets, key), whole=False)(start))
+def test_a_batch_estimates_the_world_rows_alone(made, given_and_start, evidence):
+    """Unbiased over draws: the mean of many batches, within four standard errors of the whole world set."""
+    given, start = given_and_start
+    make = partial(phases.log_weight, evidence.spec, made.heads["apart"], given.held, jnp.zeros(()), with_data=True)
+    estimate = jax.jit(lambda key: make(planted_evidence.world_batch(given.sets, key), whole=False)(start))
     estimates = np.array([estimate(key) for key in jax.random.split(jax.random.key(0), 200)])
-    whole = float(make(given.sets, whole=True)(start))
+    alone = given.sets._replace(trusted=None, untrusted=None)
+    whole = float(make(alone, whole=True)(start))
     error = estimates.std() / np.sqrt(len(estimates))
     assert 0 < error < 0.02 * abs(whole)
     assert abs(estimates.mean() - whole) < 4 * error
 
 
-def test_divergence_by_sampling():
-    mean, scale = np.array([0.5, -2.0]), np.array([0.3, 1.7])
-    draws = mean + scale * np.random.default_rng(0).normal(size=(400_000, 2))
-    ratio = (norm.logpdf(draws, mean, scale) - norm.logpdf(draws)).sum(1)
-    found = float(planted_evidence.divergence_from_prior(jnp.asarray(mean), jnp.asarray(scale)))
-    assert found == pytest.approx(ratio.mean(), abs=4 * ratio.std() / np.sqrt(len(ratio)))
+def test_evidence_given_the_world_by_sampling(made, given_and_start, evidence):
+    given, start = given_and_start
+    start_D = jax.flatten_util.ravel_pytree(start)[0]
+    q = planted_evidence.Gaussian(start_D, jnp.full_like(start_D, SCALE))
+    heads = made.heads["apart"]
+    numbers, draws = evidence.log_z_data(heads, given, q, start, jax.random.key(0))
+    target = evidence._target(heads, given, start, with_data=True)
+    expected = log_mean_exp_over_draws(lambda v_D: target.weight(start_D + SCALE * v_D), len(start_D))
+    assert float(numbers["log_z_data_lower"]) < expected < float(numbers["log_z_data_upper"])
+    assert float(numbers["log_z_data_value"]) == pytest.approx(expected, abs=1.0)
+    assert float(numbers["log_z_data_at_q"]) < expected + 1.0
+    assert draws.shape == (planted_evidence.BOTH_WAYS, len(start_D))
+    assert 0.5 * SCALE < float(jnp.std(draws - start_D)) < 1.5 * SCALE
 
 
-def test_draws_are_rows_of_their_set(made):
-    given, _ = planted_evidence.posterior(made, BASE._replace(instrumental="none"))
-    batch = planted_evidence.draw(given.sets, jax.random.key(0))
-    assert batch.untrusted is None and size(batch.trusted) == planted_evidence.BATCH_ROWS
-    questions = {tuple(row) for row in np.asarray(given.sets.world.tokens_BxL)}
-    assert {tuple(row) for row in np.asarray(batch.world.tokens_BxL)} <= questions
-
-
-def test_the_consistency_population_is_the_settings(made):
-    given, _ = planted_evidence.posterior(made, BASE._replace(population=5))
-    assert size(given.sets.consistency) == 5 < size(given.sets.trusted)
-    assert planted_evidence.Evidence(made.run, given.sets).spec.counts.consistency == 5
-
-
-def test_one_head_twice_agrees_for_nothing(made):
+def test_one_head_twice_agrees_for_nothing(made, given_and_start, evidence):
     """log Z = 0 exactly; heads apart cost something, and what draws from the prior say of it lies within the bounds."""
-    given, start = planted_evidence.posterior(made, BASE._replace(population=16))
-    evidence = planted_evidence.Evidence(made.run, given.sets)
+    given, start = given_and_start
     twice = dict.fromkeys(HEADS, made.heads["apart"][HEADS[0]])
-    same, apart = (evidence.anneal(heads, given, start, jax.random.key(0)) for heads in (twice, made.heads["apart"]))
+    same, apart = (evidence.log_z(heads, given, start, jax.random.key(0)) for heads in (twice, made.heads["apart"]))
     assert float(same["log_z_value"]) == pytest.approx(0.0, abs=1e-4)
-    target = phases.log_weight(
-        evidence.spec, made.heads["apart"], given.held, given.weight, given.sets, with_data=False, whole=True
-    )
-
-    def at_draw(key):
-        own = jax.random.split(key, len(jax.tree.leaves(start)))
-        draws = [jax.random.normal(k, leaf.shape) for k, leaf in zip(own, jax.tree.leaves(start))]
-        return target(jax.tree.unflatten(jax.tree.structure(start), draws))
-
-    weight = jax.jit(lambda keys: jax.lax.map(at_draw, keys))(jax.random.split(jax.random.key(1), 4000))
-    expected = float(jax.nn.logsumexp(weight)) - np.log(4000)
+    target = evidence._target(made.heads["apart"], given, start, with_data=False)
+    expected = log_mean_exp_over_draws(target.weight, target.dimension)
     assert float(apart["log_z_lower"]) < expected < -0.1
     assert float(apart["log_z_value"]) == pytest.approx(expected, abs=0.5)
 
 
+def test_heads_are_planted_on_the_trunk_at_the_fitted_mean(made, monkeypatch):
+    monkeypatch.setattr(planted_evidence, "FIT_STEPS", 5)
+    seen = []
+    monkeypatch.setattr(planted_evidence, "planted", lambda run, trunk: seen.append(trunk) or {})
+    setting = SETTING._replace(stddev=2.0)
+    given, _ = planted_evidence.posterior(made.run, made.trunk, setting)
+    fresh = planted_evidence.Evidence(made.run, given.sets)
+    planting = planted_evidence.plant(fresh, made.run, made.trunk, setting)
+    moved = jax.tree.map(jnp.subtract, seen[0]["trunk"], made.run.anchor()["trunk"])
+    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(moved)[0], 2.0 * planting.q.mean_D, atol=1e-6)
+    assert 0.0 < float(jnp.abs(planting.q.mean_D).max()) < 0.1  # five steps from the anchor
+    assert planting.made.trunk is seen[0] and planting.trunk is made.trunk
+
+
+def test_rows_of_the_posterior_are_the_settings(made, monkeypatch):
+    monkeypatch.setattr(planted_evidence, "LABELLED", 7)
+    given, _ = planted_evidence.posterior(made.run, made.trunk, BASE._replace(population=5, instrumental="none"))
+    assert size(given.sets.consistency) == 5 and size(given.sets.trusted) == 7 and given.sets.untrusted is None
+    assert planted_evidence.Evidence(made.run, given.sets).spec.counts.consistency == 5
+
+
 def test_cases_and_their_order():
-    """Settings with data are repeated, log Z alone is not; a task's seed comes at once, so that it is trained once."""
+    """A task's seed comes at once, so that it is trained once; log Z alone takes its heads from the base setting."""
     options = argparse.Namespace(
-        tasks=["world"],
-        seeds=[0, 1],
-        pairs=["truth, person"],
-        settings=["base"],
-        log_z_settings=["lambda 1"],
-        repeats=2,
+        tasks=["world"], seeds=[0, 1], pairs=["truth, person"], settings=["sigma 3"], log_z_settings=["trained"]
     )
     made = planted_evidence.cases(options)
-    assert [(case.seed, case.setting.multiplier, case.repeat, case.with_data) for case in made] == [
-        (seed, *rest) for seed in (0, 1) for rest in ((10.0, 0, True), (10.0, 1, True), (1.0, 0, False))
+    assert [(case.seed, case.setting.anchor, case.with_data) for case in made] == [
+        (seed, *rest) for seed in (0, 1) for rest in (("trained", False), ("init", True))
     ]
+    assert [(case.planted_by.anchor, case.planted_by.stddev) for case in made[:2]] == [("init", 1.0), ("init", 3.0)]
 
 
 def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
     numbers = {("truth, person", 0): (3.0, 5.0), ("truth, person", 1): (4.0,), ("single, single", 0): (1.0,)}
     rows = [
-        {"setting": "s", "pair": pair, "seed": seed, "repeat": index, "posterior": value}
+        {"setting": "s", "pair": pair, "seed": seed, "posterior": value}
         for (pair, seed), values in numbers.items()
-        for index, value in enumerate(values)
+        for value in values
     ]
-    rows.append({"setting": "s", "pair": "person, person", "seed": 0, "repeat": 0, "log_z_value": -2.0})
+    rows.append({"setting": "s", "pair": "person, person", "seed": 0, "log_z_value": -2.0})
     print_table(rows, tmp_path / "table.csv", ("log_z_value", "posterior"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["truth,", "person", "posterior", "4.00"] in lines  # of 4 (the mean of 3 and 5) and 4

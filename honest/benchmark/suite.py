@@ -37,7 +37,7 @@ class Suite(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    new_data_per_seed: bool  # each seed draws its own data (task.seed = seed), or all have those of the config's task.seed
+    new_data_per_seed: bool  # each seed draws its own (task.seed = seed), or all have the config's
     tasks: Annotated[dict[str, SuiteTask], Field(min_length=1)]
     entries: Annotated[dict[str, SuiteEntry], Field(min_length=1)]
 
