@@ -1,6 +1,6 @@
 """Planted head pairs on a toy: which pair does the project's own objective prefer, and which term decides?
 
-    python tests/planted_heads.py SEED init|trained [σ2 …]       Laplace values in nat, float64, CPU
+    python tests/planted_heads.py SEED init|trained [σ2 …]       Laplace values and annealed bounds in nat, float64, CPU
 
 A trunk (an MLP of 1,344 parameters on 8 inputs) is trained on a world in which the truth, x0·x1 > 0, and the person's
 answer, x2 + x3 > 0, are both decodable. Heads are then planted: the world's own linear readout of the truth or of the
@@ -22,7 +22,10 @@ import optax
 
 from honest.config import GROUP_UNITS
 from honest.model.two_head import HeadLogits
+from honest.objective.log_partition.bidirectional import ascend, plan
+from honest.objective.log_partition.bounds import TAIL_PROBABILITY, log_mean_exp, lower_bound
 from honest.objective.log_partition.moves import whitened_energy
+from honest.objective.log_partition.problem import flat_problem
 from honest.objective.log_partition.volume import VolumeRows, factor, volume_nats
 from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import Counts, RowSets
@@ -34,6 +37,7 @@ from honest.train.state import Held, Priors
 from honest.units import Quantity, nat
 
 INPUTS, HIDDEN = 8, 32
+PARTICLES, BRIDGES = 8, 1500
 TRUSTED, UNTRUSTED, WORLD = 200, 100, 400
 
 
@@ -212,6 +216,18 @@ class Planter:
         log_z, log_z_data = sum(results[False]), sum(results[True])
         return Values(log_z, log_z_data, log_z_data - log_z, results[True][0] - results[False][0])
 
+    def annealed(self, heads: Params, with_data: bool, key: jax.Array, bridges: int) -> tuple[float, float]:
+        """(a bound from below that fails with probability .01, value) of log Z or log Z_D in nat, from the prior up.
+
+        The bound is one of the whole integral, whatever the path misses: it can refute a Laplace value that lies below.
+        """
+        toy = self.toy
+        target = phases.log_weight(toy.spec, heads, self.held, self.weight, toy.sets, with_data=with_data, whole=True)
+        keys, planned = jax.random.split(key, 3), plan(PARTICLES, 0, bridges)
+        like = {"trunk": self.toy.trained}
+        work_P = jax.jit(lambda keys: ascend(flat_problem(target, like), keys, planned).annealed.work_P)(keys)
+        return float(lower_bound(work_P, TAIL_PROBABILITY)), float(log_mean_exp(work_P))
+
 
 def minimise(energy, start: Params, steps: int) -> tuple[Params, jax.Array]:
     """L-BFGS from `start`: (u, energy in nat)."""
@@ -236,11 +252,17 @@ def main() -> None:
     for stddev in [float(text) for text in sys.argv[3:]] or [1.0]:
         plant = Planter(make_toy(seed, stddev, 1.0), anchor)
         print(f"seed {seed}, anchor {anchor}, σ2 = {stddev} θ.trunk, λ = 1 nat/disagreement; nat")
-        print(f"{'pair':>16} {'log Z':>8} {'log Z_D':>8} {'net':>8} {'net of modes':>13}")
+        print(f"{'':>16} {'Laplace':>26} {'modes':>13} {'annealed upwards':>36}")
+        print(f"{'pair':>16} {'log Z':>8} {'log Z_D':>8} {'net':>8} {'net':>13}", end="")
+        print(f" {'log Z ≥':>8} {'value':>8} {'log Z_D ≥':>10} {'value':>8}")
         for intended, instrumental in PAIRS:
             v = plant(intended, instrumental)
             name = f"{intended}, {instrumental}"
-            print(f"{name:>16} {v.log_z:8.1f} {v.log_z_data:8.1f} {v.net:8.1f} {v.points:13.1f}", flush=True)
+            print(f"{name:>16} {v.log_z:8.1f} {v.log_z_data:8.1f} {v.net:8.1f} {v.points:13.1f}", end="", flush=True)
+            heads, keys = plant.pair(intended, instrumental), jax.random.split(jax.random.key(seed))
+            low, value = plant.annealed(heads, False, keys[0], BRIDGES)
+            low_data, value_data = plant.annealed(heads, True, keys[1], BRIDGES)
+            print(f" {low:8.1f} {value:8.1f} {low_data:10.1f} {value_data:8.1f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The planted-heads table of the design, reproduced in sign by the project's own objective at its own size."""
+"""The planted-heads table of the design, reproduced in sign by the project's own objective at its own size: by Laplace
+values, which an annealed bound of log Z refutes (last test)."""
 
 from __future__ import annotations
 
@@ -74,3 +75,13 @@ def test_laplace_claims_that_cannot_be_are_found_without_a_sample(planters, valu
     assert check.gap == data_claim - claim > LIMIT
     assert check.worst.of == "the net"
     assert all(check_modes(UNKNOWN, None, value.log_z, value.log_z_data).gap < 1e-6 for value in values.values())
+
+
+def test_annealing_refutes_the_laplace_value_that_prefers_the_honest_pair(planters, values):
+    """log Z lies 80 nat or more above what Laplace claims, so that −log Z does not pay what imitation has ahead."""
+    plant = planters["init"]
+    claim = values["init", "truth", "person"]
+    low, value = plant.annealed(plant.pair("truth", "person"), False, jax.random.key(0), 300)
+    assert claim.log_z < -100 and claim.log_z + 80 < low <= value < 0
+    behind = values["init", "person", "person"].log_z_data - claim.log_z_data
+    assert 0 < behind < -claim.log_z  # what the honest pair lacks, and Laplace's log Z would pay
