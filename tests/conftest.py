@@ -229,6 +229,7 @@ class Runner:
 SHARED_RUNS = frozenset({"runner", "tiny_soon", "tiny_run", "chains_soon", "sharded_soon"})
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Names each test's group for `--dist loadgroup`; the longest one first, lest it is left to the end."""
     waiting = {item.path for item in items if SHARED_RUNS & set(getattr(item, "fixturenames", ()))}
