@@ -21,7 +21,7 @@ quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are
 	$(BIN)/honest train configs/quickstart.yaml
 
 test: $(STAMP)  ## every test (two CPU cores, about 29 minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 benchmark: $(STAMP)  ## tracing cost of the units, as a ratio in one run
 	$(BIN)/python benchmarks/tracing.py

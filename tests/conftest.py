@@ -4,8 +4,8 @@
 temporary directory, since nearly all their time is XLA's; that the cache changes no bit is what `test_resume` checks
 (its run reads from the cache what the uninterrupted run compiled).
 
-`make test` shares the tests out to two processes of pytest-xdist, group by group: a file is a group, for the sake of
-what its tests compile once, and all files that wait for the shared runs are one, so that these runs are made once.
+`make test` shares the files out to two processes of pytest-xdist: a file's tests share what they compile. Each process
+makes the shared runs for itself when a file of its own asks for them.
 """
 
 from __future__ import annotations
@@ -229,14 +229,10 @@ class Runner:
 SHARED_RUNS = frozenset({"runner", "tiny_soon", "tiny_run", "chains_soon", "sharded_soon"})
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Names each test's group for `--dist loadgroup`; the longest one first, lest it is left to the end."""
+    """Files that wait for the shared runs come first: they take longest, and should not be left to the end."""
     waiting = {item.path for item in items if SHARED_RUNS & set(getattr(item, "fixturenames", ()))}
     items.sort(key=lambda item: item.path not in waiting)
-    for item in items:
-        group = "shared runs" if item.path in waiting else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +246,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 def head_start(request: pytest.FixtureRequest) -> None:
     """What collected tests will wait for starts before the first test, which else would leave a core idle.
 
-    Not in one of several processes: it starts in the one that gets the group."""
+    Not in one of several processes: no core is idle there."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     for name in ("tiny_soon", "sharded_soon"):
