@@ -131,7 +131,7 @@ class Evidence:
 
 
 def world_batch(sets: RowSets, key: jax.Array) -> RowSets:
-    """BATCH_ROWS world rows with replacement, and as many of the consistency population, which the fit weighs by 0."""
+    """BATCH_ROWS world rows with replacement, and one of the consistency population, which the fit weighs by 0."""
     assert sets.world is not None and sets.consistency is not None
     chosen = jax.random.randint(key, (BATCH_ROWS,), 0, size(sets.world))
     return RowSets(

@@ -226,12 +226,9 @@ class Runner:
             process.wait()
 
 
-SHARED_RUNS = frozenset({"runner", "tiny_soon", "tiny_run", "chains_soon", "sharded_soon"})
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for the shared runs come first: they take longest, and should not be left to the end."""
-    waiting = {item.path for item in items if SHARED_RUNS & set(getattr(item, "fixturenames", ()))}
+    waiting = {item.path for item in items if "runner" in getattr(item, "fixturenames", ())}
     items.sort(key=lambda item: item.path not in waiting)
 
 
