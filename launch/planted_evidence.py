@@ -2,6 +2,7 @@
 
     python launch/planted_evidence.py run   --out runs/planted_evidence [--tasks world "hard, says" …] [--pairs …]
                                             [--settings base …] [--log-z-settings "lambda 100" …]
+                                            [--agreement-settings base …]
     python launch/planted_evidence.py table --out runs/planted_evidence
 
 The world rows, tens of thousands of tokens, cost the same whichever heads are planted, and are taken out: a Gaussian
@@ -15,6 +16,10 @@ is a log partition function with q in the place of the prior. Its weight is neve
 prior is the second prior itself; so 0 is an upper bound of both, and annealing gives a lower bound with probability
 1 − TAIL_PROBABILITY and, by the reverse pass, an upper one. `posterior` is first prior + log Z_D − log Z_W − log Z.
 `--log-z-settings` measures log Z alone, which says the most that −log Z can pay a pair.
+
+log E_q[exp(−λ N_c C̄)] is log p(agreement | world, heads): what agreement costs among trunks that know the world, where
+log Z asks all trunks, ignorant ones included. `given_world` is the posterior with it in the place of log Z, first prior
++ log p(labels | agreement, world, heads); `--agreement-settings` measures it alone.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.scipy.special import entr
 from rich.console import Console
 from rich.progress import track
 
@@ -91,10 +97,11 @@ class Evidence:
     """log Z and log Z_D of posteriors of one structure; compiled once."""
 
     def __init__(self, run: Run, sets: RowSets):
-        self.spec = spec_of(run, sets)
+        self.run, self.spec = run, spec_of(run, sets)
         self.fit = jax.jit(self._fit)
         self.log_z = jax.jit(self._log_z)
-        self.log_z_data = jax.jit(self._log_z_data)
+        self.told = jax.jit(self.informed)
+        self.given_world = jax.jit(self._given_world, static_argnames="with_data")
 
     def _fit(self, heads: Params, given: Posterior, start: Params, key: jax.Array) -> Gaussian:
         """q of the second prior and the world rows of `given`. heads: any, they are not read."""
@@ -113,20 +120,42 @@ class Evidence:
         return flat_problem(target, like)
 
     def _log_z(self, heads: Params, given: Posterior, like: Params, key: jax.Array) -> dict[str, jax.Array]:
+        """log Z by annealing, and what the heads know where that ends, weighed by the particles: see `informed`."""
         problem = self._target(heads, given, like, with_data=False)
-        work_P = ascend(problem, jax.random.split(key, 3), plan(PARTICLES, 0, BRIDGES)).annealed.work_P
-        return {"log_z_value": log_mean_exp(work_P), "log_z_lower": lower_bound(work_P, TAIL_PROBABILITY)}
+        annealed = ascend(problem, jax.random.split(key, 3), plan(PARTICLES, 0, BRIDGES)).annealed
+        work_P, unravel = annealed.work_P, ravel_pytree(like)[1]
+        told = jax.vmap(lambda u_D: self.informed(heads, given, unravel(u_D)))(annealed.end.position)
+        share_P = jax.nn.softmax(work_P)
+        seen = {f"negative_{tag}": share_P @ of_P for tag, of_P in told.items()}
+        seen["negative_weight"] = share_P @ annealed.end.weight
+        return {"log_z_value": log_mean_exp(work_P), "log_z_lower": lower_bound(work_P, TAIL_PROBABILITY)} | seen
 
-    def _log_z_data(self, heads: Params, given: Posterior, q: Gaussian, like: Params, key: jax.Array) -> tuple:
-        """({value, lower, upper} of log Z_D − log Z_W in nat, draws from the path's end, whitened)."""
-        target = self._target(heads, given, like, with_data=True)
+    def informed(self, heads: Params, given: Posterior, u: Params) -> dict[str, jax.Array]:
+        """Per head, how much its answers tell of the question: their mutual information over the consistency rows, bit.
+
+        0 for a head that answers every row alike, whether by a half or by a sure no.
+        """
+        theta = phases.place(prior_spec(self.run.config), heads, given.held, u)
+        logits = self.run.model.head_logits(theta, *given.sets.consistency[:2])
+        chances_HxBxA = jax.nn.softmax(jnp.stack(logits))
+        entropy = partial(jnp.sum, axis=-1)
+        tells_H = entropy(entr(chances_HxBxA.mean(1))) - entropy(entr(chances_HxBxA)).mean(1)
+        return {f"bits_{slot}": tell / jnp.log(2) for slot, tell in zip(HEADS, tells_H, strict=True)}
+
+    def _given_world(
+        self, heads: Params, given: Posterior, q: Gaussian, like: Params, key: jax.Array, *, with_data: bool
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """({value, lower, upper, at_q} in nat, draws from the path's end, whitened): log Z_D − log Z_W, or agreement's.
+
+        at_q: E_q of the weight, Jensen's lower bound of the same integral.
+        """
+        target = self._target(heads, given, like, with_data=with_data)
         problem = target._replace(weight=lambda v_D: target.weight(q.mean_D + q.scale_D * v_D))
         keys, planned = jax.random.split(key, 4), plan(BOTH_WAYS, 0, DATA_BRIDGES)
         up = ascend(problem, keys[:3], planned)
         made = descend(problem, keys[3], planned, up, [], TAIL_PROBABILITY)
         bounds = {"value": made.log_z, "lower": made.lower, "upper": made.upper}
-        at_q = jnp.mean(up.start.weight)  # E_q[−label data − λ N_c C̄]: Jensen's lower bound of the same integral
-        numbers = {f"log_z_data_{name}": bound.to(nat) for name, bound in bounds.items()} | {"log_z_data_at_q": at_q}
+        numbers = {name: bound.to(nat) for name, bound in bounds.items()} | {"at_q": jnp.mean(up.start.weight)}
         return numbers, q.mean_D + q.scale_D * up.annealed.end.position
 
 
@@ -166,14 +195,25 @@ def judge(evidence: Evidence, planting: Planted, case: Case) -> dict[str, float]
     made = planting.made
     given, like = posterior(made.run, planting.trunk, case.setting)
     heads = {slot: made.heads[kind][slot] for slot, kind in zip(HEADS, case.pair, strict=True)}
-    keys = jax.random.split(jax.random.key(made.run.config.seed), 2)
+    keys = jax.random.split(jax.random.key(made.run.config.seed), 3)
     line = {"first_prior": first_prior(made.run, heads)}
-    line |= {tag: float(value) for tag, value in evidence.log_z(heads, given, like, keys[0]).items()}
-    if not case.with_data:
+    told = evidence.told(heads, given, ravel_pytree(like)[1](planting.q.mean_D))
+    line |= {f"q_{tag}": float(value) for tag, value in told.items()}
+
+    def given_world(name: str, key: jax.Array, *, with_data: bool) -> jax.Array:
+        numbers, draws = evidence.given_world(heads, given, planting.q, like, key, with_data=with_data)
+        line.update({f"{name}_{tag}": float(value) for tag, value in numbers.items()})
+        return draws
+
+    if case.integrals != "agreement":
+        line |= {tag: float(value) for tag, value in evidence.log_z(heads, given, like, keys[0]).items()}
+    if case.integrals != "log Z":
+        given_world("agreement", keys[2], with_data=False)
+    if case.integrals != "all":
         return line
-    numbers, draws = evidence.log_z_data(heads, given, planting.q, like, keys[1])
-    line |= {tag: float(value) for tag, value in numbers.items()}
-    line["posterior"] = line["first_prior"] + line["log_z_data_value"] - line["log_z_value"]
+    draws = given_world("log_z_data", keys[1], with_data=True)
+    data = line["first_prior"] + line["log_z_data_value"]
+    line |= {"posterior": data - line["log_z_value"], "given_world": data - line["agreement_value"]}
     shares = [honesty(made, given.held, u_D, like, heads, prior_spec(made.run.config)) for u_D in draws]
     return line | {tag: float(np.mean([share[tag] for share in shares])) for tag in shares[0]}
 
@@ -197,33 +237,35 @@ def name_of(setting: Setting) -> str:
 
 
 class Case(NamedTuple):
-    """One line of the table. with_data: log Z_D as well as log Z."""
+    """One line of the table. integrals: `all`, or `log Z` or `agreement` alone."""
 
     seed: int
     setting: Setting
     pair: tuple[str, str]
-    with_data: bool
+    integrals: str
 
     def identity(self) -> dict[str, Any]:
         told = {"seed": self.seed, "setting": name_of(self.setting), "pair": ", ".join(self.pair)}
-        return told | {"with_data": self.with_data}
+        return told | {"integrals": self.integrals}
 
     @property
     def planted_by(self) -> Setting:
-        """Heads of log Z alone are those of the base setting; with data, those of the setting's own anchor and σ2."""
+        """Heads of log Z alone are those of the base setting; others, those of the setting's own anchor and σ2."""
         base = SETTINGS["base"]
-        own = base._replace(anchor=self.setting.anchor, stddev=self.setting.stddev) if self.with_data else base
-        return own._replace(task=self.setting.task)
+        own = base if self.integrals == "log Z" else self.setting
+        return base._replace(anchor=own.anchor, stddev=own.stddev, task=self.setting.task)
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
     """By task and seed, whose trunk is trained once."""
+    asked = {"all": options.settings, "log Z": options.log_z_settings, "agreement": options.agreement_settings}
     return [
-        Case(seed, SETTINGS[name]._replace(task=task), pair, name in options.settings)
+        Case(seed, SETTINGS[name]._replace(task=task), pair, integrals)
         for task in options.tasks
         for seed in options.seeds
         for name in SETTINGS
-        if name in (*options.settings, *options.log_z_settings)
+        for integrals, names in asked.items()
+        if name in names
         for pair in PAIRS
         if ", ".join(pair) in options.pairs
     ]
@@ -261,11 +303,19 @@ COLUMNS = (
     "first_prior",
     "log_z_value",
     "log_z_lower",
+    "agreement_lower",
+    "agreement_value",
+    "agreement_upper",
     "log_z_data_lower",
     "log_z_data_value",
     "log_z_data_upper",
     "log_z_data_at_q",
     "posterior",
+    "given_world",
+    "negative_bits_intended_head",
+    "negative_bits_instrumental_head",
+    "q_bits_intended_head",
+    "q_bits_instrumental_head",
     "truth_fooled_intended_head",
     "truth_fooled_instrumental_head",
 )
@@ -281,11 +331,14 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", choices=pairs, default=pairs)
     parser.add_argument("--settings", nargs="*", choices=SETTINGS, default=["base"], help="log Z and log Z_D of these")
     parser.add_argument("--log-z-settings", nargs="*", choices=SETTINGS, default=[], help="log Z alone of these")
+    parser.add_argument(
+        "--agreement-settings", nargs="*", choices=SETTINGS, default=[], help="agreement given the world alone"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "evidence.jsonl"
     rows = read(path) if path.exists() else []
-    done = [{key: row[key] for key in ("seed", "setting", "pair", "with_data")} for row in rows]
+    done = [{key: row[key] for key in ("seed", "setting", "pair", "integrals")} for row in rows]
     if options.what == "run":
         run(path, [case for case in cases(options) if case.identity() not in done])
     print_table(read(path), options.out / "evidence.csv", COLUMNS)
