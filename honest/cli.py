@@ -50,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
     suite.add_argument("suite", type=Path, help="a YAML file, e.g. configs/benchmark/quick.yaml")
     suite.add_argument("--workdir", type=Path, help="the benchmark's directory (default: runs/NAME of the suite)")
     suite.add_argument("--jobs", type=int, default=1, help="members at a time (default: 1)")
+    suite.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="TASK/seed_S",
+        help="run these members alone: a shell pattern, may be repeated, e.g. 'carry_*/seed_[012]'",
+    )
     suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")
     exact.add_argument("spec", type=Path, nargs="+", help="a world's YAML file, e.g. configs/worlds/example.yaml")
@@ -116,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     if options.command == "benchmark":
         from honest.benchmark.command import benchmark
 
-        return benchmark(options.suite, options.workdir, options.jobs, options.dry_run)
+        return benchmark(options.suite, options.workdir, options.jobs, options.dry_run, options.only)
     if options.command == "exact":
         exact(options.spec, options.solver, options.samples, options.seed, options.compare, options.json)
         return 0

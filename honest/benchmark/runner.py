@@ -130,7 +130,7 @@ class Pool:
             started.process.send_signal(signal.SIGINT)
 
     def _lender(self, member: Member) -> str | None:
-        return None if member.trunk is None else f"{member.task}/seed_{member.seed}/{member.trunk}"
+        return None if member.trunk is None else f"{member.group}/{member.trunk}"
 
     def _start_those_ready(self) -> None:
         for member in list(self.waiting):

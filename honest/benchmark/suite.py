@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from honest.config_fields import Seed, Strict, Text, require
 from honest.config_io import ConfigError, Place, Problem, load_config, load_sections
 from honest.config_io.document import Document, KeyPath
 from honest.config_tasks import TableTask
+from honest.errors import UserError
 from honest.train.shared_trunk import other_settings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a task or an entry: it becomes a folder
@@ -66,8 +68,13 @@ class Member:
     trunk: str | None  # the entry whose run lends its trunk; None for that entry itself
 
     @property
+    def group(self) -> str:
+        """Members of one group share a trunk."""
+        return f"{self.task}/seed_{self.seed}"
+
+    @property
     def name(self) -> str:
-        return f"{self.task}/seed_{self.seed}/{self.entry}"
+        return f"{self.group}/{self.entry}"
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,18 @@ def load_suite(path: Path) -> LoadedSuite:
     if problems:
         raise ConfigError(list(problems))
     return LoadedSuite(suite, path, tuple(members))
+
+
+def chosen(suite: LoadedSuite, patterns: Sequence[str]) -> tuple[Member, ...]:
+    """Members whose group (TASK/seed_S) matches a shell pattern, all without any. UserError: one that none matches."""
+    groups = dict.fromkeys(member.group for member in suite.members)
+    for pattern in patterns:
+        if not any(fnmatchcase(group, pattern) for group in groups):
+            there = ", ".join(dict.fromkeys(f"{member.task}/seed_…" for member in suite.members))
+            seeds = ", ".join(map(str, suite.suite.seeds))
+            raise UserError(f"--only {pattern}: no member of {suite.path} is in it. There are {there}, seeds {seeds}")
+    wanted = {group for group in groups if not patterns or any(fnmatchcase(group, pattern) for pattern in patterns)}
+    return tuple(member for member in suite.members if member.group in wanted)
 
 
 def methods_of(suite: Suite, task: str, entry: str) -> list[MethodName]:

@@ -121,7 +121,7 @@ def test_a_second_call_runs_nothing_and_the_table_is_the_same(suite_file, tmp_pa
     assert len(order(suite)) == 8
     assert pool_of(suite, folder, {}).run().done == [member.name for member in suite.members]
     assert len(order(suite)) == 8 and (folder / "results.csv").read_bytes() == before
-    assert "8 members" in members_table(folder, suite) and "to do" not in members_table(folder, suite)
+    assert "8 members" in members_table(folder, suite.members) and "to do" not in members_table(folder, suite.members)
 
 
 def test_the_table_is_what_the_runs_say(suite_file, tmp_path, quick):
@@ -212,6 +212,33 @@ def test_jobs_and_dry_run(suite_file, tmp_path, capsys):
     found = next(line for line in lines if line.startswith("easy/seed_1/prior"))
     assert found.split(maxsplit=3)[1:3] == ["to", "do"]
     assert found.split(maxsplit=3)[3] == "objective.phases.kind='points'; methods=[prior]"
+    assert not (tmp_path / "out").exists()
+
+
+def test_some_of_the_members(suite_file, tmp_path, capsys):
+    def names(*only: str) -> list[str]:
+        patterns = [word for pattern in only for word in ("--only", pattern)]
+        assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--dry-run", *patterns]) == 0
+        return [line.split()[0] for line in capsys.readouterr().out.splitlines() if "/seed_" in line]
+
+    assert names("other/seed_[15]") == ["other/seed_1/heads", "other/seed_1/prior"]
+    assert names("*/seed_0", "easy/*") == [
+        *(f"easy/seed_{seed}/{entry}" for seed in (0, 1) for entry in ("heads", "prior")),
+        *(f"other/seed_0/{entry}" for entry in ("heads", "prior")),
+    ]
+    command = [
+        "benchmark",
+        str(suite_file),
+        "--workdir",
+        str(tmp_path / "out"),
+        "--only",
+        "*/seed_0",
+        "--only",
+        "hard/*",
+    ]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "--only hard/*" in error and "easy/seed_…, other/seed_…, seeds 0, 1" in error
     assert not (tmp_path / "out").exists()
 
 
