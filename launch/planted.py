@@ -240,8 +240,13 @@ def first_prior(run: Run, heads: Params) -> float:
     return -0.5 * float(squared_norm(moved))
 
 
-def print_table(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]) -> None:
-    """All rows into a CSV; on the screen the columns' means over seeds, and the honest pair's lead, paired by seed."""
+def print_table(
+    rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...], leads: tuple[str, ...] = ("posterior",)
+) -> None:
+    """All rows into a CSV; on the screen the columns' means over seeds, and the honest pair's lead, paired by seed.
+
+    leads: columns in nat that are compared; "-" before one takes it with that sign.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         writer.writeheader()
@@ -255,11 +260,14 @@ def print_table(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]
         for pair, seeds in pairs.items():
             told = [(tag, list(_by_seed(seeds, tag).values())) for tag in columns]
             print(f"  {pair:16s} " + " ".join(f"{tag} {np.mean(values):.2f}" for tag, values in told if values))
-            ours, theirs = _by_seed(honest, "posterior"), _by_seed(seeds, "posterior")
-            common = sorted(set(ours) & set(theirs))
-            if pair != ", ".join(PAIRS[0]) and common:
-                lead = seed_mean([ours[seed] - theirs[seed] for seed in common])
-                print(f"  {'':16s} honest ahead by {lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat")
+            for tag in leads if pair != ", ".join(PAIRS[0]) else ():
+                sign, name = (-1.0, tag[1:]) if tag.startswith("-") else (1.0, tag)
+                ours, theirs = _by_seed(honest, name), _by_seed(seeds, name)
+                by_seed = [sign * (ours[seed] - theirs[seed]) for seed in sorted(set(ours) & set(theirs))]
+                if by_seed:
+                    lead = seed_mean(by_seed)
+                    told = f"{lead.mean:.1f} [{lead.low:.1f}, {lead.high:.1f}] nat; by seed "
+                    print(f"  {'':16s} honest ahead by {told}{' / '.join(f'{x:.1f}' for x in by_seed)} in {tag}")
 
 
 def _by_seed(seeds: dict[int, list[dict]], tag: str) -> dict[int, float]:

@@ -319,6 +319,8 @@ COLUMNS = (
     "truth_fooled_intended_head",
     "truth_fooled_instrumental_head",
 )
+# Terms of the posterior, and of the one given the world.
+LEADS = ("first_prior", "log_z_data_value", "-log_z_value", "-agreement_value", "posterior", "given_world")
 
 
 def main() -> None:
@@ -341,7 +343,7 @@ def main() -> None:
     done = [{key: row[key] for key in ("seed", "setting", "pair", "integrals")} for row in rows]
     if options.what == "run":
         run(path, [case for case in cases(options) if case.identity() not in done])
-    print_table(read(path), options.out / "evidence.csv", COLUMNS)
+    print_table(read(path), options.out / "evidence.csv", COLUMNS, LEADS)
 
 
 if __name__ == "__main__":

@@ -186,13 +186,16 @@ def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
         for (pair, seed), values in numbers.items()
         for value in values
     ]
+    rows += [{"setting": "s", "pair": "truth, person", "seed": 0, "first_prior": 3.0}]
+    rows += [{"setting": "s", "pair": "single, single", "seed": 0, "first_prior": 2.0}]
     rows.append({"setting": "s", "pair": "person, person", "seed": 0, "log_z_value": -2.0})
-    print_table(rows, tmp_path / "table.csv", ("log_z_value", "posterior"))
+    print_table(rows, tmp_path / "table.csv", ("log_z_value", "posterior"), ("posterior", "-first_prior"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["truth,", "person", "posterior", "4.00"] in lines  # of 4 (the mean of 3 and 5) and 4
     assert ["single,", "single", "posterior", "1.00"] in lines
     assert ["person,", "person", "log_z_value", "-2.00"] in lines  # has no posterior to compare
-    assert [line for line in lines if line[:1] == ["honest"]] == [
-        ["honest", "ahead", "by", "3.0", "[nan,", "nan]", "nat"]
+    assert [" ".join(line) for line in lines if line[:1] == ["honest"]] == [
+        "honest ahead by 3.0 [nan, nan] nat; by seed 3.0 in posterior",
+        "honest ahead by -1.0 [nan, nan] nat; by seed -1.0 in -first_prior",
     ]
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 6
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 8
