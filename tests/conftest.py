@@ -4,12 +4,14 @@
 temporary directory, since nearly all their time is XLA's; that the cache changes no bit is what `test_resume` checks
 (its run reads from the cache what the uninterrupted run compiled).
 
-`make test` shares the files out to two processes of pytest-xdist: a file's tests share what they compile. Each process
-makes the shared runs for itself when a file of its own asks for them.
+`make test` shares the files out to two processes of pytest-xdist: a file's tests share what they compile. The process
+that asks for a shared run first makes it, the other one waits for it.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -133,6 +135,7 @@ evaluation:
 checkpoint: {every: 3, keep: 2}
 parallel: {devices: 1}
 """
+RUNS = ("sharded_soon", "runner")  # fixtures whose files come first, in this order
 CHAINS = (
     "objective.phases.kind=chains",
     "objective.supervision.instrumental=none",
@@ -171,19 +174,23 @@ class Finished:
 
 
 class Runner:
-    """Runs the command `honest` in processes of their own, at most two at a time in the background."""
+    """Runs the command `honest` in processes of their own, at most two at a time in the background.
 
-    def __init__(self, folder: Path):
+    shared: folder of the runs and the cache that all processes of the tests share; without one it is `folder`.
+    """
+
+    def __init__(self, folder: Path, shared: Path | None = None):
         self.folder = folder
+        self.shared = shared or folder
         self.processes: list[subprocess.Popen] = []
         self.pool = ThreadPoolExecutor(max_workers=2)
         self.environment = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # half the time to compile, and a tiny run hardly computes
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(self.shared / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),  # also where bytecode is not kept beside the sources
+            "PYTHONPYCACHEPREFIX": str(self.shared / "bytecode"),  # also where bytecode is not kept beside the sources
             "PYTHONDONTWRITEBYTECODE": "",
         }
 
@@ -206,11 +213,15 @@ class Runner:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def train(self, name: str, changes: Sequence[str]) -> Finished:
-        """A new run NAME of the tiny config with `changes`, to its end."""
-        config = write_tiny(self.folder / f"{name}.yaml", *changes)
-        directory = self.folder / name
-        done = self("train", config, "--workdir", directory)
-        return Finished(directory, config, done.returncode, done.stdout, done.stderr)
+        """The run NAME of the tiny config with `changes`, to its end, made once for all processes of the tests."""
+        record = self.shared / f"{name}.json"
+        with (self.shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not record.exists():
+                config = write_tiny(self.shared / f"{name}.yaml", *changes)
+                done = self("train", config, "--workdir", self.shared / name)
+                record.write_text(json.dumps([done.returncode, done.stdout, done.stderr]), encoding="utf-8")
+        return Finished(self.shared / name, self.shared / f"{name}.yaml", *json.loads(record.read_text("utf-8")))
 
     def soon(self, *arguments: str | Path) -> Future[subprocess.CompletedProcess]:
         return self.pool.submit(self, *arguments)
@@ -227,14 +238,16 @@ class Runner:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that wait for the shared runs come first: they take longest, and should not be left to the end."""
-    waiting = {item.path for item in items if "runner" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: item.path not in waiting)
+    """Files that wait for runs come first, as they take longest; before them the one that needs no run of another's."""
+    asking = {name: {item.path for item in items if name in getattr(item, "fixturenames", ())} for name in RUNS}
+    items.sort(key=lambda item: next((i for i, name in enumerate(RUNS) if item.path in asking[name]), len(RUNS)))
 
 
 @pytest.fixture(scope="session")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    made = Runner(tmp_path_factory.mktemp("runs"))
+    own = tmp_path_factory.mktemp("runs")
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    made = Runner(own, tmp_path_factory.getbasetemp().parent if several else None)
     yield made
     made.close()
 

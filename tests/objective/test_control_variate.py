@@ -12,6 +12,8 @@ import pytest
 from honest.objective.log_partition.control_variate import Weights, guided_solve, mean_residual, newton_stein
 from honest.units import displacement
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 UNITS = {"head": displacement("head")}
 
 

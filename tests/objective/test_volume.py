@@ -27,6 +27,8 @@ from honest.objective.log_partition.volume import (
 from honest.objective.predictions import Counts, RowSets
 from honest.units import nat
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FEATURES, HIDDEN, LENGTH, CHANNELS = 3, 2, 2, 1
 MULTIPLIER = 1.7
 

@@ -21,6 +21,8 @@ from honest.train.step import Inputs, differentiate, prior_metrics, train_step
 from tests.planted_heads import Rows, ToyPredictor
 from tests.priors import gaussian_priors
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 GROUPS = ("trunk", *HEADS)
 ROWS, HIDDEN = 12, 3
 WEIGHT = 2.0  # λ, nat/disagreement
