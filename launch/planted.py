@@ -251,11 +251,13 @@ def print_table(
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    by: dict[str, dict[str, dict[int, list[dict]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for row in rows:
-        by[row["setting"]][row["pair"]][row["seed"]].append(row)
-    for setting, pairs in by.items():
-        print(f"\n{setting}")
+    by: dict[tuple[str, str], dict[str, dict[int, list[dict]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    for row in rows:  # heads of one integral alone may be others than those of all
+        by[row["setting"], row.get("integrals", "all")][row["pair"]][row["seed"]].append(row)
+    for (setting, integrals), pairs in by.items():
+        print(f"\n{setting}" + ("" if integrals == "all" else f"; {integrals} alone"))
         honest = pairs.get(", ".join(PAIRS[0]), {})
         for pair, seeds in pairs.items():
             told = [(tag, list(_by_seed(seeds, tag).values())) for tag in columns]

@@ -283,6 +283,8 @@ def run(path: Path, todo: list[Case]) -> None:
         return compiled[structure]
 
     with path.open("a", encoding="utf-8") as file:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # after a line that was cut short
         for case in track(todo, "pairs", console=Console(stderr=True)):
             seed, setting, began = case.seed, case.setting, time.monotonic()
             if (seed, setting.task) not in trunks:

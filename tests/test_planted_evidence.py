@@ -189,6 +189,7 @@ def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
     rows += [{"setting": "s", "pair": "truth, person", "seed": 0, "first_prior": 3.0}]
     rows += [{"setting": "s", "pair": "single, single", "seed": 0, "first_prior": 2.0}]
     rows.append({"setting": "s", "pair": "person, person", "seed": 0, "log_z_value": -2.0})
+    rows.append({"setting": "s", "pair": "truth, person", "seed": 0, "integrals": "log Z", "first_prior": 1.0})
     print_table(rows, tmp_path / "table.csv", ("log_z_value", "posterior"), ("posterior", "-first_prior"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["truth,", "person", "posterior", "4.00"] in lines  # of 4 (the mean of 3 and 5) and 4
@@ -198,4 +199,4 @@ def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
         "honest ahead by 3.0 [nan, nan] nat; by seed 3.0 in posterior",
         "honest ahead by -1.0 [nan, nan] nat; by seed -1.0 in -first_prior",
     ]
-    assert len((tmp_path / "table.csv").read_text().splitlines()) == 8
+    assert len((tmp_path / "table.csv").read_text().splitlines()) == 9

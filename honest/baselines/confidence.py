@@ -30,7 +30,11 @@ def hardened(logits_Bx2: jax.Array, label_B: jax.Array) -> jax.Array:
 
 
 def penalty(context: PenaltyContext) -> Penalty:
-    """α (CE(f, f̂) − CE(f, label)): the data term of the same rows has CE(f, label) with weight 1."""
+    """α (CE(f, f̂) − CE(f, label)): the data term has CE(f, label) of the same set with weight 1.
+
+    Of the set, not of the batch: every set walks its own permutation, so that in a step the two are of different rows.
+    The loss is that of the paper in the mean, with more noise.
+    """
     settings = context.settings.confidence
     warmup = max(1.0, settings.warmup_share * context.steps)
 

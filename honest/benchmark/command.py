@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import Pool, failures, finished, prepare
+from honest.benchmark.runner import Pool, check, failures, finished, prepare
 from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
@@ -31,6 +31,7 @@ def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: 
     members = chosen(suite, only)
     folder = workdir or Path("runs") / suite.suite.name
     if dry_run:
+        check(folder, suite)
         print(members_table(folder, members))
         return 0
     prepare(folder, suite)

@@ -12,6 +12,7 @@ from typing import Any
 
 from honest.benchmark.runner import finished, run_folder
 from honest.benchmark.suite import LoadedSuite, Member
+from honest.errors import UserError
 from honest.report.benchmark_table import task_tables
 from honest.report.content import NOTES, scores_table
 from honest.report.page import markdown_table
@@ -43,7 +44,7 @@ def write_results(folder: Path, suite: LoadedSuite) -> None:
     done = [member for member in suite.members if finished(folder, member)]
     if not done:
         return
-    summaries = [json.loads((run_folder(folder, member) / SUMMARY).read_text("utf-8")) for member in done]
+    summaries = [_summary(run_folder(folder, member) / SUMMARY) for member in done]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -53,6 +54,13 @@ def write_results(folder: Path, suite: LoadedSuite) -> None:
     commits = sorted({summary["commit"] for summary in summaries})
     devices = sorted({summary["device"] for summary in summaries})
     replace(folder / MARKDOWN, markdown(folder, suite, len(done), commits, devices))
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not whole ({error}). Remove it and run again: the run makes it anew") from error
 
 
 def replace(path: Path, text: str) -> None:
@@ -67,7 +75,8 @@ def markdown(folder: Path, suite: LoadedSuite, done: int, commits: Sequence[str]
     tables = task_tables(read_results(folder / RESULTS))
     head = (
         f"# Benchmark {suite.suite.name}\n\n"
-        f"Command: `honest benchmark {suite.path}`. {done} of {len(suite.members)} members; seeds {seeds}; "
+        f"Command: `honest benchmark {suite.path} --workdir {folder}`. {done} of {len(suite.members)} members; "
+        f"seeds {seeds}; "
         f"commit {', '.join(commits)}; device {', '.join(devices)}.\n\n" + "\n".join(f"- {note}" for note in NOTES)
     )
     return (

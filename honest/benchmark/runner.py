@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 from honest.benchmark.suite import LoadedSuite, Member
 from honest.errors import UserError
 from honest.report.sources import SUITE
-from honest.train.run_directory import SUMMARY
+from honest.train.run_directory import CONFIG, SUMMARY, RunDirectory
 
 POLL_SECONDS = 0.2
 LAST_LINES = 8  # of a failed member's log, shown at the end
@@ -62,11 +62,15 @@ def finished(folder: Path, member: Member) -> bool:
     return (run_folder(folder, member) / SUMMARY).exists()
 
 
-def prepare(folder: Path, suite: LoadedSuite) -> None:
-    """Makes the benchmark's folder, or checks that it is this suite's. UserError names the lines that differ."""
+def check(folder: Path, suite: LoadedSuite) -> bool:
+    """Whether the folder holds a benchmark of this suite; writes nothing.
+
+    UserError: it holds one of another suite, runs of other configs than the suite asks today, or files of something
+    else; what differs is named.
+    """
     own = folder / SUITE
     given = suite.path.read_text(encoding="utf-8")
-    if own.exists():
+    if own.is_file():
         before = own.read_text(encoding="utf-8")
         if before != given:
             changed = difflib.unified_diff(before.splitlines(), given.splitlines(), "there", "given", "", "", 0, "")
@@ -75,11 +79,27 @@ def prepare(folder: Path, suite: LoadedSuite) -> None:
                 + "\n  ".join(list(changed)[:20])
                 + "\nName another --workdir, or give the suite's own file to go on with it."
             )
-        return
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} has files but no {SUITE}: not a benchmark. Name another --workdir")
-    (folder / "log").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(suite.path, own)
+        for member in suite.members:
+            run = RunDirectory(run_folder(folder, member))
+            if (run / CONFIG).exists():
+                run.check(member.config)
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} is not a benchmark: it is a file, or has files but no {SUITE}. Name another --workdir"
+        )
+    return False
+
+
+def prepare(folder: Path, suite: LoadedSuite) -> None:
+    """Makes the benchmark's folder, or checks that it is this suite's. UserError: see `check`; or it cannot be made."""
+    begun = check(folder, suite)
+    try:
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+        if not begun:
+            shutil.copyfile(suite.path, folder / SUITE)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
 
 
 class Pool:

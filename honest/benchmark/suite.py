@@ -15,10 +15,12 @@ from honest.config import MethodName, RunConfig
 from honest.config_fields import Seed, Strict, Text, require
 from honest.config_io import ConfigError, Place, Problem, load_config, load_sections
 from honest.config_io.document import Document, KeyPath
-from honest.config_tasks import TableTask
+from honest.config_tasks import TableTask, WorldTask
+from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.train.shared_trunk import other_settings
 
+OWN_KEYS = ("name", "seed", "task.seed", "methods")  # of a member, which the suite's own keys say
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a task or an entry: it becomes a folder
 Overrides = list[Text]  # each "key.path=YAML value", as after --set
 
@@ -48,9 +50,23 @@ class Suite(Strict):
         twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
         names = [(section, name) for section in ("tasks", "entries") for name in getattr(self, section)]
         what = "is no name for a folder: letters, digits, _ and -, the first a letter or digit"
+        sets = {
+            f"{kind}.{name}.set": each.set
+            for kind in ("tasks", "entries")
+            for name, each in getattr(self, kind).items()
+        }
+        taken = [(f"{at}.{i}", text) for at, texts in sets.items() for i, text in enumerate(texts)]
         require(
             (not twice, "seeds", f"names {', '.join(map(str, twice))} more than once"),
             *((bool(NAME.fullmatch(name)), f"{section}.{name}", what) for section, name in names),
+            *(
+                (
+                    text.split("=")[0].strip() not in OWN_KEYS,
+                    at,
+                    f"{text}: the suite's own seeds, methods and names set it",
+                )
+                for at, text in taken
+            ),
         )
         return self
 
@@ -104,6 +120,8 @@ def load_suite(path: Path) -> LoadedSuite:
     problems.update(dict.fromkeys(_misfits(members, places)))
     if problems:
         raise ConfigError(list(problems))
+    if not members:
+        raise UserError(f"{path}: every task skips every method; there is nothing to run")
     return LoadedSuite(suite, path, tuple(members))
 
 
@@ -114,7 +132,10 @@ def chosen(suite: LoadedSuite, patterns: Sequence[str]) -> tuple[Member, ...]:
         if not any(fnmatchcase(group, pattern) for group in groups):
             there = ", ".join(dict.fromkeys(f"{member.task}/seed_…" for member in suite.members))
             seeds = ", ".join(map(str, suite.suite.seeds))
-            raise UserError(f"--only {pattern}: no member of {suite.path} is in it. There are {there}, seeds {seeds}")
+            raise UserError(
+                f"--only {pattern}: no TASK/seed_S of {suite.path} matches (the entries of one always run together). "
+                f"There are {there}, seeds {seeds}"
+            )
     wanted = {group for group in groups if not patterns or any(fnmatchcase(group, pattern) for pattern in patterns)}
     return tuple(member for member in suite.members if member.group in wanted)
 
@@ -163,18 +184,31 @@ def _in_suite(problem: Problem, suite: Document, overrides: list[KeyPath], task:
 
 
 def _misfits(members: list[Member], suite: Document) -> Iterator[Problem]:
-    """Tables that do not exist, and entries that cannot take over the trunk of the first one."""
-    lenders = {(member.task, member.seed): member for member in members if member.trunk is None}
+    """Tasks whose files cannot be read, and entries that cannot take over the trunk of the first one."""
+    lenders = {member.group: member for member in members if member.trunk is None}
+    for member in {member.task: member for member in reversed(members)}.values():
+        yield from _unreadable(member, suite.place(("tasks", member.task)))
     for member in members:
-        at = suite.place(("tasks", member.task))
-        section = member.config.task
-        if isinstance(section, TableTask) and not Path(section.path).is_file():
-            key = f"tasks.{member.task}"
-            yield Problem(at, key, f"there is no table {section.path}", "name yours with task.path=FILE under set")
-        lender = lenders.get((member.task, member.seed))
-        changed = [] if lender is None else other_settings(lender.config, member.config)
+        lender = lenders.get(member.group)
+        if lender is None:
+            what = f"skips every method of {member.trunk}, whose trunk {member.entry} takes over"
+            hint = "leave it one of them, or put another entry first"
+            yield Problem(suite.place(("tasks", member.task)), f"tasks.{member.task}.skip", what, hint)
+            continue
+        changed = other_settings(lender.config, member.config)
         if changed:
             key = f"entries.{member.entry}"
             what = f"takes over the trunk of {member.trunk}, but has other settings: {'; '.join(changed)}"
             place = suite.place(("entries", member.entry))
             yield Problem(place, key, what, "set these keys under tasks, or in the first entry as well")
+
+
+def _unreadable(member: Member, at: Place) -> Iterator[Problem]:
+    """What is wrong with a file that the task is made from."""
+    section = member.config.task
+    if not isinstance(section, TableTask | WorldTask):
+        return
+    try:
+        build_task(section)
+    except UserError as error:
+        yield Problem(at, f"tasks.{member.task}", str(error), "name another file with task.path=FILE under set")

@@ -51,7 +51,8 @@ NOTES = (
     "A method beats another if the whole 95 % interval of their difference, paired by seed, lies above 0; with one "
     "seed, if the two bootstrap intervals do not meet. Nothing is corrected for the number of comparisons. Two heads "
     "with the prior are those of the entry of that name, else each entry's own, which its other heads are compared "
-    "with. The truth-trained ceiling and the better of an unordered pair saw truth labels and are not compared.",
+    "with. The truth-trained ceiling and the two heads of an unordered pair, which the truth tells apart, saw truth "
+    "labels and are not compared.",
     "Where the person's answers were withheld the two heads are an unordered pair: the better and the worse are told "
     "apart by the truth in each seed, which nobody could do who does not know it; the blind choice is their mean.",
 )
@@ -93,7 +94,7 @@ def facts(source: Source, tables: Iterable[TaskTable]) -> list[tuple[str, list[s
     commands = _distinct(run.environment.get("command") for run in runs)
     return [
         ("Task" if len(tasks) == 1 else "Tasks", tasks),
-        *([("Suite", [f"{SUITE} beside this page, resolved"])] if (source.path / SUITE).exists() else []),
+        *([("Suite", [f"{SUITE} beside this page, as it was given"])] if (source.path / SUITE).exists() else []),
         ("Entries", _distinct(score.entry for score in source.scores)),
         ("Seeds", [f"{task}: {', '.join(map(str, its))}" for task, its in seeds.items()]),
         ("Commit", _distinct(run.summary.get("commit") for run in runs) or ["unknown: the runs are not here"]),

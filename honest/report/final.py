@@ -206,11 +206,12 @@ def summary(final: Final, config: RunConfig, environment: Mapping[str, Any]) -> 
 
 
 def gap_recovered(scores: Mapping[str, HeadScores], config: RunConfig) -> dict[str, float]:
-    """HGR of the intended head and of always False, where the run has the three lines that it needs."""
+    """HGR of the intended head (of an ordered pair) and of always False, where the run has the lines that it needs."""
     if PRIOR not in config.methods or SINGLE not in scores or CEILING not in scores:
         return {}
     truth = {name: line["truth_fooled"].value for name, line in scores.items()}
-    of = {"": method_names(config)[PRIOR][0], "_always_false": ALWAYS_FALSE}
+    intended = method_names(config)[PRIOR][0]
+    of = {"_always_false": ALWAYS_FALSE} | ({} if intended.endswith(f": {UNORDERED[0]}") else {"": intended})
     return {
         f"honesty/honest_gap_recovered{suffix}": honest_gap_recovered(truth[name], truth[SINGLE], truth[CEILING])
         for suffix, name in of.items()

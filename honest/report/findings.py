@@ -98,7 +98,9 @@ def _beaten(table: TaskTable, name: str) -> list[str]:
         winners = better(compared)
         named = "; ".join(f"“{c.method}” by {cell_text(c.difference, 3)}" for c in winners)
         start = f"{table.task}, {COMPARED_AS[metric]}"
-        if winners:
+        if all(math.isnan(c.difference.low) for c in compared):
+            lines.append(f"{start}: one seed without intervals does not tell who beats whom (“{name}”).")
+        elif winners:
             lines.append(f"{start}: BEATEN. Two heads with the prior (“{name}”) are beaten by {named}.")
         else:
             methods = (

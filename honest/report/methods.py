@@ -41,7 +41,7 @@ class Method(NamedTuple):
     @property
     def sees_truth(self) -> bool:
         """Whether truth labels of fooled rows made or picked it: it bounds methods and competes with none."""
-        return self.head == CEILING or self.head.endswith(BETTER)
+        return self.head == CEILING or self.head.endswith((BETTER, WORSE))
 
 
 def methods_of(scores: Iterable[Score]) -> list[Method]:
@@ -64,7 +64,12 @@ def _of_head(head: str, entries: dict[str, BySeed], several: bool) -> list[Metho
 
 
 def _agree(entries: list[BySeed]) -> bool:
-    """Whether no two entries state different numbers for a seed and metric."""
+    """Whether each states a number that another one does, and no two of them different ones for a seed and metric.
+
+    Entries of different seeds alone, which might be of different settings, say nothing of each other.
+    """
+    if any(not set(own) & {key for other in entries if other is not own for key in other} for own in entries):
+        return False
     stated: dict[tuple[int, str], str] = {}
     return all(
         stated.setdefault(key, repr((score.value, score.low, score.high))) == repr((score.value, score.low, score.high))

@@ -21,6 +21,7 @@ from honest.benchmark.suite import LoadedSuite, load_suite
 from honest.cli import main
 from honest.errors import UserError
 from honest.report.sources import read_results
+from honest.train.run_directory import RunDirectory
 from tests.conftest import write_tiny
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -176,9 +177,47 @@ def test_another_suite_or_other_files_are_refused(suite_file, tmp_path):
     with pytest.raises(UserError, match=r"(?s)another suite.*-seeds: \[0, 1\].*\+seeds: \[0, 1, 2\]"):
         prepare(folder, load_suite(suite_file))
     (tmp_path / "mine").mkdir()
+    for place in (suite_file, suite_file / "below", Path("/proc/nowhere")):
+        with pytest.raises(UserError, match="Name another --workdir"):
+            prepare(place, load_suite(suite_file))
     (tmp_path / "mine" / "file").write_text("")
     with pytest.raises(UserError, match="not a benchmark"):
         prepare(tmp_path / "mine", load_suite(suite_file))
+
+
+def test_runs_of_a_config_that_has_changed_since_are_refused(suite_file, tmp_path, quick, capsys):
+    """They would be averaged with those of the new one."""
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    pool_of(suite, folder, {}).run()
+    member = suite.members[0]
+    run = RunDirectory(folder / "runs" / member.name)
+    run.path.rename(tmp_path / "aside")
+    run.prepare(member.config)
+    assert prepare(folder, suite) is None
+    base = tmp_path / "tiny.yaml"
+    base.write_text(base.read_text().replace("steps: 9", "steps: 8"))
+    for command in (["--dry-run"], []):
+        assert main(["benchmark", str(suite_file), "--workdir", str(folder), *command]) == 2
+        assert "stages.prior.steps: run has 9, command asks 8" in capsys.readouterr().err
+
+
+def test_a_summary_that_is_not_whole_is_named(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    pool_of(suite, folder, {}).run()
+    broken = folder / "runs" / suite.members[0].name / "summary.json"
+    broken.write_text(broken.read_text()[:-5])
+    with pytest.raises(UserError, match=rf"{broken} is not whole"):
+        write_results(folder, suite)
+
+
+def test_a_table_without_the_columns_is_told_before_anything_runs(tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    suite = tmp_path / "suite.yaml"
+    text = (CONFIGS / "benchmark" / "cities.yaml").read_text().replace("../cities", str(CONFIGS / "cities"))
+    suite.write_text(text.replace("      - model.layers=2", f"      - task.path={tmp_path / 'bad.csv'}"))
+    assert main(["benchmark", str(suite), "--dry-run"]) == 2
+    error = capsys.readouterr().err
+    assert "tasks.hemisphere" in error and "has no column 'lat'" in error and "tasks.population" in error
 
 
 @pytest.mark.parametrize(
@@ -192,6 +231,9 @@ def test_another_suite_or_other_files_are_refused(suite_file, tmp_path):
         ("[objective.phases.kind=points]", "[model.width=32]", "takes over the trunk of heads, but has other settings"),
         ("truth_ceiling, lda", "truth_ceiling, ccs", "read contrast pairs"),
         ("name: small", "nam: small", "did you mean 'name'"),
+        ("skip: []", "skip: [single_head, truth_ceiling, lda]", "skips every method of heads, whose trunk prior takes"),
+        ("task.trigger=hard", "task.seed=7", "tasks.easy.set.0: task.seed=7: the suite's own seeds"),
+        ("task.trigger=hard", "seed=7", "tasks.easy.set.0: seed=7: the suite's own seeds"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(suite_file, tmp_path, capsys, old, new, told):
@@ -252,8 +294,12 @@ def test_the_cities_suite_is_valid_with_a_table(tmp_path):
     shutil.copytree(CONFIGS, tmp_path / "honest" / "configs")
     table = tmp_path / "shared" / "data" / "worldcities" / "worldcities.csv"
     table.parent.mkdir(parents=True)
-    table.write_text("lat,lng,iso3,population\n" + "".join(f"{i - 50},{i},XXX,{i * 1000}\n" for i in range(100)))
-    assert len(load_suite(tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml").members) == 40
+    places = (
+        f"{i * 37 % 180 - 90},{i * 53 % 360 - 180},{'CHN' if i % 3 else 'XXX'},{i * 977 % 60000}" for i in range(500)
+    )
+    table.write_text("\n".join(["lat,lng,iso3,population", *places, ""]))
+    suite = tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml"
+    assert len(load_suite(suite).members) == 40
 
 
 def test_summaries_of_real_runs_have_this_form(tiny_run):

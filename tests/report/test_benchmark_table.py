@@ -68,6 +68,14 @@ def test_heads_that_entries_share_are_one_method(tmp_path):
     assert [method.name for method in table.references] == [f"{INTENDED} · prior"]
 
 
+def test_entries_without_a_common_seed_are_not_averaged(tmp_path):
+    """Nothing shows that they are one method: they could be of different settings."""
+    later = [(task, seed + 3, *rest) for task, seed, *rest in lines("sums", "lambda_100", {INTENDED: (0.9, 0.9)})]
+    table = table_of(tmp_path, lines("sums", "prior", TRUTH), later)
+    assert table.cells[f"{INTENDED} · prior"]["truth_fooled"].value == pytest.approx(1.6 / 3)
+    assert table.cells[f"{INTENDED} · lambda_100"]["truth_fooled"].value == pytest.approx(0.9)
+
+
 def test_always_false_recovers_by_entry_where_single_heads_differ(tmp_path):
     other = TRUTH | {SINGLE: (0.25, 0.25, 0.25), CEILING: (0.75, 0.75, 0.75)}
     table = table_of(tmp_path, lines("sums", "a", TRUTH), lines("sums", "b", other))
@@ -93,7 +101,8 @@ def test_unordered_pairs_are_told_apart_seed_by_seed(tmp_path):
     assert table.cells[worse_name]["truth_fooled"].value == pytest.approx(0.2)  # .2, .1, .3
     assert table.cells[worse_name]["person_fooled"].value == pytest.approx(0.8)  # the whole head goes along
     assert not any(name.endswith((": first", ": second")) for name in table.cells)
-    assert better_name not in {comparison.method for comparison in table.comparisons}
+    prior = lines("sums", "prior", TRUTH | {name.replace("under the prior", "divdis"): x for name, x in pair.items()})
+    assert {c.method for c in table_of(tmp_path, prior).comparisons} == {SINGLE}  # the truth made both
 
 
 # --- who beats two heads with the prior ---------------------------------------------------------------------------
@@ -125,6 +134,14 @@ def test_with_one_seed_bootstrap_intervals_may_not_meet(tmp_path, rival, wins):
     truth = {head: values[:1] for head, values in TRUTH.items()} | {"divdis: intended": (rival,)}
     table = table_of(tmp_path, lines("sums", "prior", truth))  # .5 ± .05 against .6 ∓ .01 ± .05
     assert bool(better(c for c in table.comparisons if c.metric == "truth_fooled")) is wins
+
+
+def test_one_seed_without_intervals_tells_no_winner(tmp_path):
+    """AUROC has no bootstrap interval: .9 against .5 is not "none beats"."""
+    truth = {head: values[:1] for head, values in TRUTH.items()} | {"divdis: intended": (0.9,)}
+    said = beats(table_of(tmp_path, lines("sums", "prior", truth)))
+    (auroc,) = [line for line in said if "AUROC" in line]
+    assert "does not tell who beats whom" in auroc and "none of" not in auroc
 
 
 def test_the_ceiling_and_always_false_are_no_rivals(tmp_path):
