@@ -71,7 +71,7 @@ from launch.planted import (
 
 FIT_STEPS, BATCH_ROWS = 4000, 32
 LABELLED = 512  # rows of each labelled set
-PARTICLES, BRIDGES = 8, 300  # log Z is annealed upwards alone, over N_c rows
+PARTICLES, BRIDGES = 32, 300  # log Z is annealed upwards alone, over N_c rows; at λ = 100 most particles get stuck
 BOTH_WAYS, DATA_BRIDGES = 4, 120  # log Z_D − log Z_W both ways, over 2 · LABELLED + N_c rows
 POPULATION = 128  # N_c
 SETTINGS = {
@@ -325,6 +325,28 @@ COLUMNS = (
 LEADS = ("first_prior", "log_z_data_value", "-log_z_value", "-agreement_value", "posterior", "given_world")
 
 
+def posterior_bounds(row: dict[str, float]) -> tuple[float, float]:
+    """What the bounds of log Z_D and log Z (0 from above) leave of first prior + log Z_D − log Z, in nat."""
+    return (
+        row["first_prior"] + row["log_z_data_lower"],
+        row["first_prior"] + row["log_z_data_upper"] - row["log_z_lower"],
+    )
+
+
+def print_bounds(rows: list[dict[str, Any]]) -> None:
+    """The honest pair's lead by the bounds of each seed alone; the last line of a repeated case counts."""
+    whole = {(row["setting"], row["seed"], row["pair"]): row for row in rows if row["integrals"] == "all"}
+    print("\nhonest pair ahead of, by the bounds of each seed alone, in nat")
+    for (setting, seed, pair), row in whole.items():
+        honest = whole.get((setting, seed, ", ".join(PAIRS[0])))
+        if honest is None or honest is row:
+            continue
+        (low, high), (other_low, other_high) = posterior_bounds(honest), posterior_bounds(row)
+        crossed = any(each["log_z_data_lower"] > each["log_z_data_upper"] for each in (honest, row))
+        told = "bounds that contradict each other" if crossed else f"{low - other_high:.0f} to {high - other_low:.0f}"
+        print(f"  {setting}, seed {seed}, {pair}: {told}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
@@ -346,6 +368,7 @@ def main() -> None:
     if options.what == "run":
         run(path, [case for case in cases(options) if case.identity() not in done])
     print_table(read(path), options.out / "evidence.csv", COLUMNS, LEADS)
+    print_bounds(read(path))
 
 
 if __name__ == "__main__":

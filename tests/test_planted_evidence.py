@@ -179,6 +179,24 @@ def test_cases_and_their_order():
     assert by == [("init", 1.0), ("trained", 1.0), ("init", 3.0)]
 
 
+def test_the_lead_by_bounds(capsys):
+    """By hand: −10 + [−30, −20] with log Z ≥ −5 is [−40, −25]; −8 + [−25, −15] with log Z ≥ −1 is [−33, −22]."""
+    keys = ("first_prior", "log_z_data_lower", "log_z_data_upper", "log_z_lower")
+    numbers = {
+        "truth, person": (-10, -30, -20, -5),
+        "person, person": (-8, -25, -15, -1),
+        "single, single": (0, 1, 0, 0),
+    }
+    common = {"setting": "s", "seed": 3, "integrals": "all"}
+    rows = [common | {"pair": pair} | dict(zip(keys, values, strict=True)) for pair, values in numbers.items()]
+    planted_evidence.print_bounds([{"setting": "s", "seed": 3, "integrals": "log Z", "pair": "person, person"}, *rows])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert lines == [
+        "s, seed 3, person, person: -18 to 8",
+        "s, seed 3, single, single: bounds that contradict each other",
+    ]
+
+
 def test_the_table_averages_repeats_and_pairs_seeds(tmp_path, capsys):
     numbers = {("truth, person", 0): (3.0, 5.0), ("truth, person", 1): (4.0,), ("single, single", 0): (1.0,)}
     rows = [
