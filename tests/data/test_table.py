@@ -242,6 +242,16 @@ def test_seed_and_max_rows(small):
     assert len(fewer.world.tokens_BxL) < 120 and set(questions(max_rows=120)) <= set(questions())
 
 
+def test_first_rows_of_a_sorted_file_are_a_sample(tmp_path):
+    """The consistency population is the first trusted rows; in file order all of them would be of one label."""
+    ordered = sorted(records(1000), key=lambda row: -int(row["size"]))
+    labels = build_task(config_of(write_csv(tmp_path / "sorted.csv", ordered))).splits.trusted.label_B
+    assert 200 < len(labels) < 300  # half of the rows train, half of these are trusted
+    assert (
+        11 <= labels[:64].sum() <= 30
+    )  # of .49/3 : .51 · 2/3 true to false: 20.8 ± 3.2 (hypergeometric), three deviations
+
+
 def test_encode_and_unknown_characters(small):
     task = build_task(config_of(small))
     row = task.encode("n7 59?")

@@ -105,7 +105,7 @@ def read_examples(config: TableTask) -> list[Example]:
 
 
 def check_lengths(examples: Sequence[Example], config: TableTask) -> None:
-    for example in examples:
+    for example in sorted(examples):  # by line: the first one in the file is named
         if not 1 <= len(example.question) <= config.max_length:
             raise DataError(
                 f"{config.path}, line {example.line}: the question has {len(example.question)} characters; "
@@ -126,9 +126,11 @@ def split_of(question: str, config: TableTask) -> str:
 
 
 def choose_examples(examples: list[Example], config: TableTask) -> list[Example]:
-    """At most `max_rows` of them, after a seeded shuffle (file order where all are taken)."""
-    if config.max_rows is None:
-        return examples
+    """At most `max_rows` of them, after a seeded shuffle.
+
+    Shuffled also where all are taken: what is made of a set's first rows, such as the consistency population, has to
+    be a sample of it, and files are often sorted.
+    """
     order = np.random.default_rng(config.seed).permutation(len(examples))
     return [examples[i] for i in order[: config.max_rows]]
 
