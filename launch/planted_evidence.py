@@ -2,7 +2,7 @@
 
     python launch/planted_evidence.py run   --out runs/planted_evidence [--tasks world "hard, says" …] [--pairs …]
                                             [--settings base …] [--log-z-settings "lambda 100" …]
-                                            [--agreement-settings base …]
+                                            [--agreement-settings base …] [--particles 32]
     python launch/planted_evidence.py table --out runs/planted_evidence
 
 The world rows, tens of thousands of tokens, cost the same whichever heads are planted, and are taken out: a Gaussian
@@ -71,7 +71,7 @@ from launch.planted import (
 
 FIT_STEPS, BATCH_ROWS = 4000, 32
 LABELLED = 512  # rows of each labelled set
-PARTICLES, BRIDGES = 32, 300  # log Z is annealed upwards alone, over N_c rows; at λ = 100 most particles get stuck
+BRIDGES = 300  # log Z is annealed upwards alone, over N_c rows
 BOTH_WAYS, DATA_BRIDGES = 4, 120  # log Z_D − log Z_W both ways, over 2 · LABELLED + N_c rows
 POPULATION = 128  # N_c
 SETTINGS = {
@@ -94,10 +94,10 @@ class Gaussian(NamedTuple):
 
 
 class Evidence:
-    """log Z and log Z_D of posteriors of one structure; compiled once."""
+    """log Z, by so many particles, and log Z_D of posteriors of one structure; compiled once."""
 
-    def __init__(self, run: Run, sets: RowSets):
-        self.run, self.spec = run, spec_of(run, sets)
+    def __init__(self, run: Run, sets: RowSets, particles: int):
+        self.run, self.spec, self.particles = run, spec_of(run, sets), particles
         self.fit = jax.jit(self._fit)
         self.log_z = jax.jit(self._log_z)
         self.told = jax.jit(self.informed)
@@ -122,7 +122,7 @@ class Evidence:
     def _log_z(self, heads: Params, given: Posterior, like: Params, key: jax.Array) -> dict[str, jax.Array]:
         """log Z by annealing, and what the heads know where that ends, weighed by the particles: see `informed`."""
         problem = self._target(heads, given, like, with_data=False)
-        annealed = ascend(problem, jax.random.split(key, 3), plan(PARTICLES, 0, BRIDGES)).annealed
+        annealed = ascend(problem, jax.random.split(key, 3), plan(self.particles, 0, BRIDGES)).annealed
         work_P, unravel = annealed.work_P, ravel_pytree(like)[1]
         told = jax.vmap(lambda u_D: self.informed(heads, given, unravel(u_D)))(annealed.end.position)
         share_P = jax.nn.softmax(work_P)
@@ -271,7 +271,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
-def run(path: Path, todo: list[Case]) -> None:
+def run(path: Path, todo: list[Case], particles: int) -> None:
     trunks: dict[tuple[int, str], tuple[Run, Params]] = {}
     plants: dict[tuple[int, Setting], Planted] = {}
     compiled: dict[tuple[str, str, int], Evidence] = {}
@@ -279,7 +279,7 @@ def run(path: Path, todo: list[Case]) -> None:
     def evidence_of(made: Run, setting: Setting, trunk: Params) -> Evidence:
         structure = setting.task, setting.instrumental, setting.population
         if structure not in compiled:
-            compiled[structure] = Evidence(made, posterior(made, trunk, setting)[0].sets)
+            compiled[structure] = Evidence(made, posterior(made, trunk, setting)[0].sets, particles)
         return compiled[structure]
 
     with path.open("a", encoding="utf-8") as file:
@@ -295,7 +295,12 @@ def run(path: Path, todo: list[Case]) -> None:
                 plants[seed, by] = plant(evidence_of(made, by, trunk), made, trunk, by)
             planting = plants[seed, case.planted_by]
             line = judge(evidence_of(made, setting, trunk), planting, case)
-            record = case.identity() | {"seconds": time.monotonic() - began, **accuracies(planting.made), **line}
+            record = case.identity() | {
+                "seconds": time.monotonic() - began,
+                "particles": particles,
+                **accuracies(planting.made),
+                **line,
+            }
             file.write(json.dumps(record) + "\n")
             file.flush()
             print(name_of(setting), seed, case.pair, json.dumps(line), file=sys.stderr, flush=True)
@@ -360,13 +365,16 @@ def main() -> None:
     parser.add_argument(
         "--agreement-settings", nargs="*", choices=SETTINGS, default=[], help="agreement given the world alone"
     )
+    parser.add_argument(
+        "--particles", type=int, default=8, help="of log Z; at λ = 100 most get stuck, and 32 bound it more tightly"
+    )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "evidence.jsonl"
     rows = read(path) if path.exists() else []
     done = [{key: row[key] for key in ("seed", "setting", "pair", "integrals")} for row in rows]
     if options.what == "run":
-        run(path, [case for case in cases(options) if case.identity() not in done])
+        run(path, [case for case in cases(options) if case.identity() not in done], options.particles)
     print_table(read(path), options.out / "evidence.csv", COLUMNS, LEADS)
     print_bounds(read(path))
 

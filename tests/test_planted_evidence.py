@@ -48,7 +48,7 @@ def evidence(made, given_and_start):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(planted_evidence, "BRIDGES", 60)
         patch.setattr(planted_evidence, "DATA_BRIDGES", 30)
-        yield planted_evidence.Evidence(made.run, given_and_start[0].sets)
+        yield planted_evidence.Evidence(made.run, given_and_start[0].sets, 8)
 
 
 def log_mean_exp_over_draws(weight, dimension, draws=1000):
@@ -146,7 +146,7 @@ def test_heads_are_planted_on_the_trunk_at_the_fitted_mean(made, monkeypatch):
     monkeypatch.setattr(planted_evidence, "planted", lambda run, trunk: seen.append(trunk) or {})
     setting = SETTING._replace(stddev=2.0)
     given, _ = planted_evidence.posterior(made.run, made.trunk, setting)
-    fresh = planted_evidence.Evidence(made.run, given.sets)
+    fresh = planted_evidence.Evidence(made.run, given.sets, 8)
     planting = planted_evidence.plant(fresh, made.run, made.trunk, setting)
     moved = jax.tree.map(jnp.subtract, seen[0]["trunk"], made.run.anchor()["trunk"])
     np.testing.assert_allclose(jax.flatten_util.ravel_pytree(moved)[0], 2.0 * planting.q.mean_D, atol=1e-6)
@@ -158,7 +158,7 @@ def test_rows_of_the_posterior_are_the_settings(made, monkeypatch):
     monkeypatch.setattr(planted_evidence, "LABELLED", 7)
     given, _ = planted_evidence.posterior(made.run, made.trunk, BASE._replace(population=5, instrumental="none"))
     assert size(given.sets.consistency) == 5 and size(given.sets.trusted) == 7 and given.sets.untrusted is None
-    assert planted_evidence.Evidence(made.run, given.sets).spec.counts.consistency == 5
+    assert planted_evidence.Evidence(made.run, given.sets, 8).spec.counts.consistency == 5
 
 
 def test_cases_and_their_order():
