@@ -117,7 +117,7 @@ def load_suite(path: Path) -> LoadedSuite:
             problems.update(
                 dict.fromkeys(_in_suite(problem, places, sources, task, entry) for problem in error.problems)
             )
-    problems.update(dict.fromkeys(_misfits(members, places)))
+    problems.update(dict.fromkeys(_misfits(suite, members, places)))
     if problems:
         raise ConfigError(list(problems))
     if not members:
@@ -183,23 +183,26 @@ def _in_suite(problem: Problem, suite: Document, overrides: list[KeyPath], task:
     return problem._replace(place=Place(0, at.line, f"{at.text}: {'.'.join(key[:2])}: {text}"))
 
 
-def _misfits(members: list[Member], suite: Document) -> Iterator[Problem]:
+def _misfits(suite: Suite, members: list[Member], places: Document) -> Iterator[Problem]:
     """Tasks whose files cannot be read, and entries that cannot take over the trunk of the first one."""
     lenders = {member.group: member for member in members if member.trunk is None}
     for member in {member.task: member for member in reversed(members)}.values():
-        yield from _unreadable(member, suite.place(("tasks", member.task)))
+        yield from _unreadable(member, places.place(("tasks", member.task)))
     for member in members:
         lender = lenders.get(member.group)
         if lender is None:
-            what = f"skips every method of {member.trunk}, whose trunk {member.entry} takes over"
-            hint = "leave it one of them, or put another entry first"
-            yield Problem(suite.place(("tasks", member.task)), f"tasks.{member.task}.skip", what, hint)
+            if member.trunk is not None and not methods_of(
+                suite, member.task, member.trunk
+            ):  # else its config is wrong
+                what = f"skips every method of {member.trunk}, whose trunk {member.entry} takes over"
+                hint = "leave it one of them, or put another entry first"
+                yield Problem(places.place(("tasks", member.task)), f"tasks.{member.task}.skip", what, hint)
             continue
         changed = other_settings(lender.config, member.config)
         if changed:
             key = f"entries.{member.entry}"
             what = f"takes over the trunk of {member.trunk}, but has other settings: {'; '.join(changed)}"
-            place = suite.place(("entries", member.entry))
+            place = places.place(("entries", member.entry))
             yield Problem(place, key, what, "set these keys under tasks, or in the first entry as well")
 
 

@@ -246,6 +246,14 @@ def test_mistakes_are_told_before_anything_runs(suite_file, tmp_path, capsys, ol
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mistake_in_the_first_entry_is_told_once(suite_file, capsys):
+    """Not as well that the others find no trunk to take over."""
+    suite_file.write_text(suite_file.read_text().replace("lda], set: []", "lda], set: [stages.heads.steps=none]", 1))
+    assert main(["benchmark", str(suite_file), "--dry-run"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "stages.heads.steps" in lines[0] and not any("skips every method" in line for line in lines)
+
+
 def test_jobs_and_dry_run(suite_file, tmp_path, capsys):
     assert main(["benchmark", str(suite_file), "--workdir", str(tmp_path / "out"), "--jobs", "0"]) == 2
     assert "--jobs is 0" in capsys.readouterr().err
