@@ -54,7 +54,7 @@ def small(tmp_path):
     return write_csv(tmp_path / "small.csv", records())
 
 
-def fails(config, *parts):
+def assert_fails(config, *parts):
     with pytest.raises(DataError) as caught:
         build_task(config)
     message = str(caught.value)
@@ -224,7 +224,7 @@ def test_empty_cells(tmp_path):
     rows = records()
     rows[3]["size"] = ""
     path = write_csv(tmp_path / "holes.csv", rows)
-    fails(config_of(path), f"{path}, line 5, column 'size': the cell is empty, but task.truth reads it")
+    assert_fails(config_of(path), f"{path}, line 5, column 'size': the cell is empty, but task.truth reads it")
     assert len(read_examples(config_of(path, empty="drop"))) == 199
     kept = read_examples(config_of(path, empty="false"))
     assert len(kept) == 200 and kept[3].question == "n3 ?" and kept[3].truth is False
@@ -272,9 +272,9 @@ def test_template():
 
 
 def test_file_errors(tmp_path):
-    fails(config_of(tmp_path / "no.csv"), "task.path: there is no file", "no.csv")
-    fails(config_of(tmp_path / "no.xlsx"), "must end in .csv, .jsonl, .ndjson")
-    fails(config_of(tmp_path), "must end in")
+    assert_fails(config_of(tmp_path / "no.csv"), "task.path: there is no file", "no.csv")
+    assert_fails(config_of(tmp_path / "no.xlsx"), "must end in .csv, .jsonl, .ndjson")
+    assert_fails(config_of(tmp_path), "must end in")
     path = tmp_path / "bad.csv"
     for text, *parts in (
         ("", "holds no rows"),
@@ -284,9 +284,9 @@ def test_file_errors(tmp_path):
         ('name,size,colour\na,"1"2,red\n', "line 2: not valid CSV"),
     ):
         path.write_text(text, encoding="utf-8")
-        fails(config_of(path), str(path), *parts)
+        assert_fails(config_of(path), str(path), *parts)
     path.write_bytes(b"name\n\xff\n")
-    fails(config_of(path), "cannot read", "utf-8")
+    assert_fails(config_of(path), "cannot read", "utf-8")
 
 
 def test_json_errors(tmp_path):
@@ -301,14 +301,14 @@ def test_json_errors(tmp_path):
         ('{"name": null, "colour": true}', "line 2, column 'size': the cell is empty, but task.truth"),
     ):
         path.write_text(good + line, encoding="utf-8")
-        fails(config_of(path), str(path), part)
+        assert_fails(config_of(path), str(path), part)
 
 
 def test_column_errors(small):
-    fails(config_of(small, truth="Siez > 50"), f"task.truth: {small} has no column 'Siez'; did you mean 'size'?")
-    fails(config_of(small, question="{nam}?"), "task.question", "no column 'nam'; did you mean 'name'?")
-    fails(config_of(small, human="truth"), "task.human", "may be used in task.trusted alone")
-    fails(config_of(small, human="zzz"), "(columns: name, size, colour)")
+    assert_fails(config_of(small, truth="Siez > 50"), f"task.truth: {small} has no column 'Siez'; did you mean 'size'?")
+    assert_fails(config_of(small, question="{nam}?"), "task.question", "no column 'nam'; did you mean 'name'?")
+    assert_fails(config_of(small, human="truth"), "task.human", "may be used in task.trusted alone")
+    assert_fails(config_of(small, human="zzz"), "(columns: name, size, colour)")
 
 
 def test_cell_errors(tmp_path):
@@ -316,22 +316,24 @@ def test_cell_errors(tmp_path):
     rows[4]["size"] = "1,5"
     path = tmp_path / "cells.csv"
     write_csv(path, [{**r, "size": f'"{r["size"]}"'} for r in rows])
-    fails(config_of(path), f"task.truth: {path}, line 6, column 'size': '1,5' is not a number")
-    fails(config_of(path, truth="colour"), "line 2, column 'colour': 'red' is not one of true, yes, 1")
+    assert_fails(config_of(path), f"task.truth: {path}, line 6, column 'size': '1,5' is not a number")
+    assert_fails(config_of(path, truth="colour"), "line 2, column 'colour': 'red' is not one of true, yes, 1")
 
 
 def test_rule_errors_name_the_rule(small):
-    fails(config_of(small, human="colour == = 'red'"), "task.human: cannot read '='", "\n" + " " * 12 + "^")
+    assert_fails(config_of(small, human="colour == = 'red'"), "task.human: cannot read '='", "\n" + " " * 12 + "^")
 
 
 def test_question_length_error(small):
-    fails(config_of(small, max_length=6), f"{small}, line 12", "has 7 characters; task.max_length allows 1 to 6")
+    assert_fails(config_of(small, max_length=6), f"{small}, line 12", "has 7 characters; task.max_length allows 1 to 6")
 
 
 def test_label_errors(small):
-    fails(config_of(small, trusted="truth and human"), "task.truth is true", "times and false 0 times")
-    fails(config_of(small, human="size <= 50"), "no rows are left for the trusted set (rows: trusted 0, untrusted ")
-    fails(config_of(small, trusted="size >= 0"), "no rows are left for the untrusted set")
+    assert_fails(config_of(small, trusted="truth and human"), "task.truth is true", "times and false 0 times")
+    assert_fails(
+        config_of(small, human="size <= 50"), "no rows are left for the trusted set (rows: trusted 0, untrusted "
+    )
+    assert_fails(config_of(small, trusted="size >= 0"), "no rows are left for the untrusted set")
 
 
 # --- the real table -----------------------------------------------------------------------------------------
