@@ -22,7 +22,7 @@ from honest.baselines import single_head
 from honest.baselines.method import HeadRows, Method, one_line
 from honest.config import GROUP_UNITS
 from honest.config_io import load_config
-from honest.data.batch import Splits, concatenate
+from honest.data.batch import Batch, Splits, concatenate
 from honest.data.tasks import build_task
 from honest.objective.consistency import whole_violation
 from honest.objective.data_loss import whole_data_nats
@@ -75,8 +75,8 @@ PAIRS = (
 class Setting(NamedTuple):
     """One posterior. stddev: σ2 in θ.trunk. multiplier: λ in nat/disagreement. population: N_c.
 
-    breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest operand pairs. labelled, world:
-    rows of each labelled set and of the world set that the posterior is over. task: a key of TASKS.
+    breadth: `broad`, the first N_c trusted rows, or `narrow`, N_c rows of the commonest N_c / 16 questions. labelled,
+    world: rows of each labelled set and of the world set that the posterior is over. task: a key of TASKS.
     """
 
     anchor: str
@@ -161,6 +161,21 @@ def centred(run: Run, trunk: Params, setting: Setting) -> tuple[Held, Params]:
     second = {"trunk": isotropic(centre, [stddev] * len(jax.tree.leaves(centre)))}
     held = Held(anchor={"trunk": centre}, start={}, priors=Priors(first={}, second=second, measure={}))
     return held, whiten({"trunk": trunk["trunk"]}, {"trunk": centre}, second, ("trunk",))
+
+
+def first(rows: Batch, count: int) -> Batch:
+    return jax.tree.map(lambda leaf: leaf[:count], rows)
+
+
+def agreement_rows(trusted: Batch, setting: Setting) -> Batch:
+    """The setting's consistency population, N_c rows; `narrow` repeats its few questions until there are as many."""
+    if setting.breadth == "broad":
+        return first(trusted, setting.population)
+    rows_BxL = np.asarray(trusted.tokens_BxL)
+    questions, counts = np.unique(rows_BxL, axis=0, return_counts=True)
+    commonest = questions[np.argsort(-counts)][: max(setting.population // 16, 1)]
+    chosen = np.flatnonzero((rows_BxL[:, None] == commonest[None]).all(-1).any(1))
+    return jax.tree.map(lambda leaf: leaf[np.resize(chosen, setting.population)], trusted)
 
 
 class Prepared(NamedTuple):

@@ -10,7 +10,7 @@ q(θ2) = N(m, s²) is fitted to prior × world likelihood over all world rows, f
 evidence bound in minibatches (`fit_gaussian`), and stands for the posterior given the world. Heads are planted on the
 trunk at m (launch/planted.py has the kinds and tasks). With log Z_W, which all pairs share, left out,
 
-    log Z_D − log Z_W = log E_q[exp(−label data − λ N_c C̄)]      over LABELLED rows of each labelled set
+    log Z_D − log Z_W = log E_q[exp(−label data − λ N_c C̄)]      over the setting's rows of each labelled set
 
 is a log partition function with q in the place of the prior. Its weight is never positive, nor is that of log Z, whose
 prior is the second prior itself; so 0 is an upper bound of both, and annealing gives a lower bound with probability
@@ -59,6 +59,7 @@ from launch.planted import (
     Prepared,
     Setting,
     accuracies,
+    agreement_rows,
     centred,
     first_prior,
     honesty,
@@ -70,19 +71,20 @@ from launch.planted import (
 )
 
 FIT_STEPS, BATCH_ROWS = 4000, 32
-LABELLED = 512  # rows of each labelled set
 BRIDGES = 300  # log Z is annealed upwards alone, over N_c rows
-BOTH_WAYS, DATA_BRIDGES = 4, 120  # log Z_D − log Z_W both ways, over 2 · LABELLED + N_c rows
-POPULATION = 128  # N_c
+BOTH_WAYS, DATA_BRIDGES = 4, 120  # log Z_D − log Z_W both ways, over the labelled rows and N_c
+GIVEN = BASE._replace(population=128, labelled=512)  # all world rows are given
 SETTINGS = {
-    "base": BASE._replace(population=POPULATION),
-    "trained": BASE._replace(population=POPULATION, anchor="trained"),
-    "sigma 0.3": BASE._replace(population=POPULATION, stddev=0.3),
-    "sigma 3": BASE._replace(population=POPULATION, stddev=3.0),
-    "lambda 1": BASE._replace(population=POPULATION, multiplier=1.0),
-    "lambda 100": BASE._replace(population=POPULATION, multiplier=100.0),
-    "population 1024": BASE._replace(population=1024),
-    "person withheld": BASE._replace(population=POPULATION, instrumental="none"),
+    "base": GIVEN,
+    "trained": GIVEN._replace(anchor="trained"),
+    "sigma 0.3": GIVEN._replace(stddev=0.3),
+    "sigma 3": GIVEN._replace(stddev=3.0),
+    "lambda 1": GIVEN._replace(multiplier=1.0),
+    "lambda 100": GIVEN._replace(multiplier=100.0),
+    "population 1024": GIVEN._replace(population=1024),
+    "narrow": GIVEN._replace(breadth="narrow"),
+    "labels 2048": GIVEN._replace(labelled=2048),
+    "person withheld": GIVEN._replace(instrumental="none"),
 }
 
 
@@ -219,20 +221,22 @@ def judge(evidence: Evidence, planting: Planted, case: Case) -> dict[str, float]
 
 
 def posterior(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, Params]:
-    """The posterior over all world rows and LABELLED others, and the trained trunk in its whitened coordinates."""
+    """The posterior over all world rows and the setting's others, and the trained trunk in its whitened coordinates."""
     held, start = centred(run, trunk, setting)
     sets = prior_sets(run.config, run.task)
-    some = partial(jax.tree.map, lambda leaf: leaf[:LABELLED])
+    some = partial(jax.tree.map, lambda leaf: leaf[: setting.labelled])
     answered = some(sets.untrusted) if setting.instrumental == "untrusted" else None
-    agreement = jax.tree.map(lambda leaf: leaf[: setting.population], sets.trusted)
+    agreement = agreement_rows(sets.trusted, setting)
     sets = sets._replace(trusted=some(sets.trusted), untrusted=answered, consistency=agreement)
     return Posterior(held, jnp.asarray(setting.multiplier, run.dtype), sets, None), start
 
 
 def name_of(setting: Setting) -> str:
+    narrow = "" if setting.breadth == "broad" else f" {setting.breadth}"
+    labels = "" if setting.labelled == GIVEN.labelled else f", labels {setting.labelled} + {setting.labelled}"
     return (
         f"{setting.task}; {setting.anchor}, σ2={setting.stddev:g}, λ={setting.multiplier:g}, "
-        f"N_c={setting.population}, person {setting.instrumental}"
+        f"N_c={setting.population}{narrow}, person {setting.instrumental}{labels}"
     )
 
 
@@ -274,10 +278,10 @@ def cases(options: argparse.Namespace) -> list[Case]:
 def run(path: Path, todo: list[Case], particles: int) -> None:
     trunks: dict[tuple[int, str], tuple[Run, Params]] = {}
     plants: dict[tuple[int, Setting], Planted] = {}
-    compiled: dict[tuple[str, str, int], Evidence] = {}
+    compiled: dict[tuple[str, str, int, int], Evidence] = {}
 
     def evidence_of(made: Run, setting: Setting, trunk: Params) -> Evidence:
-        structure = setting.task, setting.instrumental, setting.population
+        structure = setting.task, setting.instrumental, setting.population, setting.labelled
         if structure not in compiled:
             compiled[structure] = Evidence(made, posterior(made, trunk, setting)[0].sets, particles)
         return compiled[structure]

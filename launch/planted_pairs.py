@@ -33,7 +33,6 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 
-from honest.data.batch import Batch
 from honest.data.loader import to_device
 from honest.objective.log_partition.bidirectional import Ascent, ascend, descend, plan
 from honest.objective.log_partition.bounds import TAIL_PROBABILITY
@@ -56,7 +55,9 @@ from launch.planted import (
     Prepared,
     Setting,
     accuracies,
+    agreement_rows,
     centred,
+    first,
     first_prior,
     honesty,
     prepare,
@@ -72,26 +73,15 @@ TOLERANCE = 1.0  # nat per unit of u: where the better start's descent ends
 VOLUME_ROWS = 10**6  # of each set, and world tokens, in the Laplace volume: all of them
 
 
-def first(rows: Batch, count: int) -> Batch:
-    return jax.tree.map(lambda leaf: leaf[:count], rows)
-
-
 def declared_sets(run: Run, setting: Setting) -> RowSets:
     """The populations of the planted posterior, every row of which enters."""
     sets, trusted = prior_sets(run.config, run.task), to_device(run.task.splits.trusted)
     assert sets.untrusted is not None and sets.world is not None
-    agreement = first(trusted, setting.population)
-    if setting.breadth == "narrow":
-        questions, counts = np.unique(np.asarray(trusted.tokens_BxL)[:, :-1], axis=0, return_counts=True)
-        commonest = questions[np.argsort(-counts)][: max(setting.population // 16, 1)]
-        member_B = (np.asarray(trusted.tokens_BxL)[:, None, :-1] == commonest[None]).all(-1).any(1)
-        chosen = np.flatnonzero(member_B)
-        agreement = jax.tree.map(lambda leaf: leaf[np.resize(chosen, setting.population)], trusted)
     return RowSets(
         trusted=first(sets.trusted, setting.labelled),
         untrusted=first(sets.untrusted, setting.labelled) if setting.instrumental == "untrusted" else None,
         world=first(sets.world, setting.world),
-        consistency=agreement,
+        consistency=agreement_rows(trusted, setting),
     )
 
 

@@ -34,7 +34,7 @@ def made():
 
 
 SCALE = 0.005
-SETTING = BASE._replace(population=16, multiplier=1.0)
+SETTING = planted_evidence.GIVEN._replace(population=16, multiplier=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +154,17 @@ def test_heads_are_planted_on_the_trunk_at_the_fitted_mean(made, monkeypatch):
     assert planting.made.trunk is seen[0] and planting.trunk is made.trunk
 
 
-def test_rows_of_the_posterior_are_the_settings(made, monkeypatch):
-    monkeypatch.setattr(planted_evidence, "LABELLED", 7)
-    given, _ = planted_evidence.posterior(made.run, made.trunk, BASE._replace(population=5, instrumental="none"))
-    assert size(given.sets.consistency) == 5 and size(given.sets.trusted) == 7 and given.sets.untrusted is None
-    assert planted_evidence.Evidence(made.run, given.sets, 8).spec.counts.consistency == 5
+def test_rows_of_the_posterior_are_the_settings(made):
+    setting = BASE._replace(population=32, breadth="narrow", instrumental="none", labelled=7)
+    given, _ = planted_evidence.posterior(made.run, made.trunk, setting)
+    assert len(np.unique(np.asarray(given.sets.consistency.tokens_BxL), axis=0)) <= 2
+    assert size(given.sets.consistency) == 32 and size(given.sets.trusted) == 7 and given.sets.untrusted is None
+    assert planted_evidence.Evidence(made.run, given.sets, 8).spec.counts.consistency == 32
+
+
+def test_every_setting_has_a_name_of_its_own():
+    names = {planted_evidence.name_of(setting) for setting in planted_evidence.SETTINGS.values()}
+    assert len(names) == len(planted_evidence.SETTINGS)
 
 
 def test_cases_and_their_order():
