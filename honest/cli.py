@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         default=[],
-        metavar="TASK/seed_S",
-        help="run these members alone: a shell pattern, may be repeated, e.g. 'carry_*/seed_[012]'",
+        metavar="TASK/seed_S[/ENTRY]",
+        help="run these members alone: a shell pattern, may be repeated, e.g. 'carry_*/seed_[012]', '*/seed_0/prior'",
     )
     suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")

@@ -22,8 +22,8 @@ FAILED, STOPPED = 1, 130  # exit codes
 def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: Sequence[str] = ()) -> int:
     """Exit code: 0, 1 if a member failed, 130 after Ctrl-C. Errors: see `load_suite`, `chosen`, `prepare`.
 
-    only: shell patterns of TASK/seed_S, the members to run in this call; all are checked, and stand in the table once
-    they are done.
+    only: shell patterns of TASK/seed_S or TASK/seed_S/ENTRY, the members to run in this call; all are checked, and
+    stand in the table once they are done.
     """
     if jobs < 1:
         raise UserError(f"--jobs is {jobs}; it must be at least 1")

@@ -126,18 +126,22 @@ def load_suite(path: Path) -> LoadedSuite:
 
 
 def chosen(suite: LoadedSuite, patterns: Sequence[str]) -> tuple[Member, ...]:
-    """Members whose group (TASK/seed_S) matches a shell pattern, all without any. UserError: one that none matches."""
-    groups = dict.fromkeys(member.group for member in suite.members)
+    """Members whose TASK/seed_S or TASK/seed_S/ENTRY matches a shell pattern, and those that lend them their trunk.
+
+    All without any pattern. UserError: one that nothing matches.
+    """
+    wanted: set[str] = set()
     for pattern in patterns:
-        if not any(fnmatchcase(group, pattern) for group in groups):
+        found = [m for m in suite.members if fnmatchcase(m.group, pattern) or fnmatchcase(m.name, pattern)]
+        if not found:
             there = ", ".join(dict.fromkeys(f"{member.task}/seed_…" for member in suite.members))
-            seeds = ", ".join(map(str, suite.suite.seeds))
+            seeds, entries = ", ".join(map(str, suite.suite.seeds)), ", ".join(suite.suite.entries)
             raise UserError(
-                f"--only {pattern}: no TASK/seed_S of {suite.path} matches (the entries of one always run together). "
-                f"There are {there}, seeds {seeds}"
+                f"--only {pattern}: no TASK/seed_S or TASK/seed_S/ENTRY of {suite.path} matches. "
+                f"There are {there}, seeds {seeds}, entries {entries}"
             )
-    wanted = {group for group in groups if not patterns or any(fnmatchcase(group, pattern) for pattern in patterns)}
-    return tuple(member for member in suite.members if member.group in wanted)
+        wanted |= {name for m in found for name in (m.name, f"{m.group}/{m.trunk or m.entry}")}
+    return tuple(member for member in suite.members if not patterns or member.name in wanted)
 
 
 def methods_of(suite: Suite, task: str, entry: str) -> list[MethodName]:

@@ -276,6 +276,10 @@ def test_some_of_the_members(suite_file, tmp_path, capsys):
         *(f"easy/seed_{seed}/{entry}" for seed in (0, 1) for entry in ("heads", "prior")),
         *(f"other/seed_0/{entry}" for entry in ("heads", "prior")),
     ]
+    assert names("other/seed_0/heads") == ["other/seed_0/heads"]
+    assert names("*/prior") == [  # with those whose trunks they take over
+        f"{task}/seed_{seed}/{entry}" for task in ("easy", "other") for seed in (0, 1) for entry in ("heads", "prior")
+    ]
     command = [
         "benchmark",
         str(suite_file),
@@ -288,7 +292,7 @@ def test_some_of_the_members(suite_file, tmp_path, capsys):
     ]
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert "--only hard/*" in error and "easy/seed_…, other/seed_…, seeds 0, 1" in error
+    assert "--only hard/*" in error and "easy/seed_…, other/seed_…, seeds 0, 1, entries heads, prior" in error
     assert not (tmp_path / "out").exists()
 
 
