@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -154,7 +155,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         runs.train(config, directory, stop.requested, stop.release, donor)
     except Stopped as stopped:
-        again = " ".join(["honest", *sys.argv[1:]])
+        again = shlex.join(["honest", *sys.argv[1:]])
         print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)
         return STOPPED
     return 0

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,7 +138,7 @@ def environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "processors": os.cpu_count(),
         "commit": commit(),
-        "command": " ".join(["honest", *sys.argv[1:]]),
+        "command": shlex.join(["honest", *sys.argv[1:]]),
     }
 
 
