@@ -1,12 +1,13 @@
 """Runs a benchmark's members, each in a process of its own; finished ones are skipped, and a stop loses nothing.
 
-DIR/suite.yaml   the suite as it was first given     DIR/runs/TASK/seed_S/ENTRY/   one run directory a member
+DIR/suite.yaml   the suite as it was last given      DIR/runs/TASK/seed_S/ENTRY/   one run directory a member
 DIR/results.csv, results.md   of all finished members  DIR/log/TASK-seed_S-ENTRY.txt   what its process printed
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import shutil
 import signal
@@ -63,26 +64,25 @@ def finished(folder: Path, member: Member) -> bool:
 
 
 def check(folder: Path, suite: LoadedSuite) -> bool:
-    """Whether the folder holds a benchmark of this suite; writes nothing.
+    """Whether the folder holds a benchmark that this suite goes on with; writes nothing.
 
-    UserError: it holds one of another suite, runs of other configs than the suite asks today, or files of something
-    else; what differs is named.
+    A suite may have grown since (seeds, tasks, entries). UserError: it no longer has a run that is there, or asks
+    another config of one; or the folder holds files of something else. What differs is named.
     """
-    own = folder / SUITE
-    given = suite.path.read_text(encoding="utf-8")
-    if own.is_file():
-        before = own.read_text(encoding="utf-8")
-        if before != given:
-            changed = difflib.unified_diff(before.splitlines(), given.splitlines(), "there", "given", "", "", 0, "")
+    if (folder / SUITE).is_file():
+        members = {run_folder(folder, member): member for member in suite.members}
+        runs = sorted({path.parent for name in (CONFIG, SUMMARY) for path in folder.glob(f"runs/*/seed_*/*/{name}")})
+        if lost := [str(run.relative_to(folder)) for run in runs if run not in members]:
+            changed = difflib.unified_diff(*(text.splitlines() for text in _texts(folder, suite)), n=0, lineterm="")
             raise UserError(
-                f"{folder} holds a benchmark of another suite; nothing was changed there.\n  "
-                + "\n  ".join(list(changed)[:20])
-                + "\nName another --workdir, or give the suite's own file to go on with it."
+                f"{folder} holds a benchmark of another suite, with runs that {suite.path} does not have: "
+                f"{', '.join(lost)}. Nothing was changed there.\n  "
+                + "\n  ".join(list(changed)[2:20])
+                + "\nName another --workdir, or give a suite that has them to go on with it."
             )
-        for member in suite.members:
-            run = RunDirectory(run_folder(folder, member))
+        for run in runs:
             if (run / CONFIG).exists():
-                run.check(member.config)
+                RunDirectory(run).check(members[run].config)
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
@@ -91,13 +91,23 @@ def check(folder: Path, suite: LoadedSuite) -> bool:
     return False
 
 
+def _texts(folder: Path, suite: LoadedSuite) -> tuple[str, str]:
+    """The suite's text as the folder has it, and as it is given now."""
+    return (folder / SUITE).read_text(encoding="utf-8"), suite.path.read_text(encoding="utf-8")
+
+
 def prepare(folder: Path, suite: LoadedSuite) -> None:
     """Makes the benchmark's folder, or checks that it is this suite's. UserError: see `check`; or it cannot be made."""
     begun = check(folder, suite)
     try:
         (folder / "log").mkdir(parents=True, exist_ok=True)
-        if not begun:
-            shutil.copyfile(suite.path, folder / SUITE)
+        if begun:
+            there, given = _texts(folder, suite)
+            if there == given:
+                return
+            before = next(path for n in itertools.count(1) if not (path := folder / f"suite.before-{n}.yaml").exists())
+            (folder / SUITE).rename(before)
+        shutil.copyfile(suite.path, folder / SUITE)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
 

@@ -20,7 +20,7 @@ from honest.benchmark.runner import Pool, failures, prepare, train_command
 from honest.benchmark.suite import LoadedSuite, load_suite
 from honest.cli import main
 from honest.errors import UserError
-from honest.report.sources import read_results
+from honest.report.sources import RESULTS, read_results
 from honest.train.run_directory import RunDirectory
 from tests.conftest import write_tiny
 
@@ -52,9 +52,9 @@ STUB = """
         except KeyboardInterrupt:
             print("saved")
             sys.exit(130)
-    truth = {"single head": [0.0, 0.2], "truth-trained ceiling": [1.0, 1.0], "always False": [0.5, 0.5]}
+    truth = {"single head": [0.0, 0.2, 0.1], "truth-trained ceiling": [1.0] * 3, "always False": [0.5] * 3}
     if entry == "prior":
-        truth = {"under the prior: intended": [0.5, 0.8], "always False": [0.5, 0.5]}
+        truth = {"under the prior: intended": [0.5, 0.8, 0.6], "always False": [0.5] * 3}
     share = lambda v: {"value": v, "low": v, "high": v, "rows": 10, "questions": 5}
     scores = {head: {"truth_fooled": share(values[seed]), "auroc_fooled": None} for head, values in truth.items()}
     folder.mkdir(parents=True)
@@ -170,12 +170,24 @@ def test_ctrl_c_lets_members_save_and_the_same_command_goes_on(suite_file, tmp_p
     assert not pool_of(suite, folder, {}).run().stopped and len(order(suite)) == 9
 
 
-def test_another_suite_or_other_files_are_refused(suite_file, tmp_path):
-    folder = tmp_path / "out"
-    prepare(folder, load_suite(suite_file))
-    suite_file.write_text(suite_file.read_text().replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
-    with pytest.raises(UserError, match=r"(?s)another suite.*-seeds: \[0, 1\].*\+seeds: \[0, 1, 2\]"):
+def test_a_suite_may_grow_but_not_lose_its_runs(suite_file, tmp_path, quick):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    assert len(pool_of(suite, folder, {}).run().done) == 8
+    before, results = suite_file.read_text(), read_results(folder / RESULTS)
+    suite_file.write_text(before.replace("seeds: [0, 1]", "seeds: [0, 1, 2]"))
+    grown = load_suite(suite_file)
+    assert len(pool_of(grown, folder, {}).run().done) == len(grown.members) == 12
+    assert len(order(grown)) == len(grown.members)  # each ran once
+    assert (folder / "suite.yaml").read_text() == suite_file.read_text()
+    assert (folder / "suite.before-1.yaml").read_text() == before
+    suite_file.write_text(before)
+    with pytest.raises(UserError, match=r"(?s)easy/seed_2/heads.*-seeds: \[0, 1, 2\].*\+seeds: \[0, 1\]"):
         prepare(folder, load_suite(suite_file))
+    assert (folder / "suite.yaml").read_text() != before and not (folder / "suite.before-2.yaml").exists()
+    assert set(results) < set(read_results(folder / RESULTS))
+
+
+def test_other_files_are_refused(suite_file, tmp_path):
     (tmp_path / "mine").mkdir()
     for place in (suite_file, suite_file / "below", Path("/proc/nowhere")):
         with pytest.raises(UserError, match="Name another --workdir"):
