@@ -56,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="TASK/seed_S[/ENTRY]",
-        help="run these members alone: a shell pattern, may be repeated, e.g. 'carry_*/seed_[012]', '*/seed_0/prior'",
+        help="run these members, and those whose trunks they take over: a shell pattern (* also matches /), may be "
+        "repeated, e.g. 'carry_*/seed_[012]', '*/seed_0/prior'",
     )
     suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import Pool, check, failures, finished, prepare
+from honest.benchmark.runner import Pool, check, failures, finished, prepared
 from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
@@ -20,7 +20,7 @@ FAILED, STOPPED = 1, 130  # exit codes
 
 
 def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: Sequence[str] = ()) -> int:
-    """Exit code: 0, 1 if a member failed, 130 after Ctrl-C. Errors: see `load_suite`, `chosen`, `prepare`.
+    """Exit code: 0, 1 if a member failed, 130 after Ctrl-C. Errors: see `load_suite`, `chosen`, `prepared`.
 
     only: shell patterns of TASK/seed_S or TASK/seed_S/ENTRY, the members to run in this call; all are checked, and
     stand in the table once they are done.
@@ -34,7 +34,11 @@ def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: 
         check(folder, suite)
         print(members_table(folder, members))
         return 0
-    prepare(folder, suite)
+    with prepared(folder, suite):
+        return _run(folder, suite, members, jobs)
+
+
+def _run(folder: Path, suite: LoadedSuite, members: Sequence[Member], jobs: int) -> int:
     write_results(folder, suite)
     done = sum(finished(folder, member) for member in members)
     print(f"{folder}: {_count(members, suite)}, {done} of them done already, {jobs} at a time", flush=True)

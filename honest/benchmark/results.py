@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from honest.errors import UserError
 from honest.report.benchmark_table import task_tables
 from honest.report.content import NOTES, scores_table
 from honest.report.page import markdown_table
-from honest.report.sources import COLUMNS, RESULTS, read_results
+from honest.report.sources import COLUMNS, RESULTS, constraint_of, read_results
 from honest.train.run_directory import SUMMARY
 
 MARKDOWN = "results.md"
@@ -35,7 +36,7 @@ def rows_of(member: Member, summary: dict[str, Any]) -> Iterator[Row]:
             else:
                 continue
             yield (*where, head, metric, *("" if value is None else value for value in values))
-    for tag, value in summary["metrics"].items():
+    for tag, value in (summary["metrics"] | constraint_of(summary)).items():
         yield (*where, "", tag, "" if value is None else value, "", "", "")
 
 
@@ -53,12 +54,15 @@ def write_results(folder: Path, suite: LoadedSuite) -> None:
     replace(folder / RESULTS, text.getvalue())
     commits = sorted({summary["commit"] for summary in summaries})
     devices = sorted({summary["device"] for summary in summaries})
-    replace(folder / MARKDOWN, markdown(folder, suite, len(done), commits, devices))
+    replace(folder / MARKDOWN, markdown(folder, suite, done, commits, devices))
 
 
 def _summary(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        summary = json.loads(path.read_text("utf-8"))
+        if not {"scores", "metrics", "commit", "device"} <= set(summary):
+            raise ValueError("scores, metrics, commit or device is missing")
+        return summary
     except ValueError as error:
         raise UserError(f"{path} is not whole ({error}). Remove it and run again: the run makes it anew") from error
 
@@ -70,12 +74,15 @@ def replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def markdown(folder: Path, suite: LoadedSuite, done: int, commits: Sequence[str], devices: Sequence[str]) -> str:
-    seeds = ", ".join(map(str, suite.suite.seeds))
+def markdown(
+    folder: Path, suite: LoadedSuite, done: Sequence[Member], commits: Sequence[str], devices: Sequence[str]
+) -> str:
+    seeds = ", ".join(map(str, sorted({member.seed for member in done})))
+    command = shlex.join(["honest", "benchmark", str(suite.path), "--workdir", str(folder)])
     tables = task_tables(read_results(folder / RESULTS))
     head = (
         f"# Benchmark {suite.suite.name}\n\n"
-        f"Command: `honest benchmark {suite.path} --workdir {folder}`. {done} of {len(suite.members)} members; "
+        f"Command: `{command}`. {len(done)} of {len(suite.members)} members; "
         f"seeds {seeds}; "
         f"commit {', '.join(commits)}; device {', '.join(devices)}.\n\n" + "\n".join(f"- {note}" for note in NOTES)
     )

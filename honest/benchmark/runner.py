@@ -7,6 +7,7 @@ DIR/results.csv, results.md   of all finished members  DIR/log/TASK-seed_S-ENTRY
 from __future__ import annotations
 
 import difflib
+import fcntl
 import itertools
 import os
 import shutil
@@ -14,14 +15,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from honest.benchmark.suite import LoadedSuite, Member
 from honest.errors import UserError
 from honest.report.sources import SUITE
-from honest.train.run_directory import CONFIG, SUMMARY, RunDirectory
+from honest.train.run_directory import CONFIG, LOCK, SUMMARY, RunDirectory
 
 POLL_SECONDS = 0.2
 LAST_LINES = 8  # of a failed member's log, shown at the end
@@ -73,18 +75,18 @@ def check(folder: Path, suite: LoadedSuite) -> bool:
         members = {run_folder(folder, member): member for member in suite.members}
         runs = sorted({path.parent for name in (CONFIG, SUMMARY) for path in folder.glob(f"runs/*/seed_*/*/{name}")})
         if lost := [str(run.relative_to(folder)) for run in runs if run not in members]:
-            changed = difflib.unified_diff(*(text.splitlines() for text in _texts(folder, suite)), n=0, lineterm="")
+            there, given = (text.splitlines() for text in _texts(folder, suite))
+            changed = difflib.unified_diff(there, given, n=0, lineterm="")
             raise UserError(
-                f"{folder} holds a benchmark of another suite, with runs that {suite.path} does not have: "
-                f"{', '.join(lost)}. Nothing was changed there.\n  "
-                + "\n  ".join(list(changed)[2:20])
-                + "\nName another --workdir, or give a suite that has them to go on with it."
+                f"{folder} holds runs that are no members of {suite.path}: {', '.join(lost)}. Nothing was changed."
+                + "".join(f"\n  {line}" for line in list(changed)[2:])
+                + "\nName another --workdir, give a suite that has them to go on with it, or move them elsewhere."
             )
         for run in runs:
             if (run / CONFIG).exists():
                 RunDirectory(run).check(members[run].config)
         return True
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK for path in folder.iterdir())):
         raise UserError(
             f"{folder} is not a benchmark: it is a file, or has files but no {SUITE}. Name another --workdir"
         )
@@ -93,7 +95,7 @@ def check(folder: Path, suite: LoadedSuite) -> bool:
 
 def _texts(folder: Path, suite: LoadedSuite) -> tuple[str, str]:
     """The suite's text as the folder has it, and as it is given now."""
-    return (folder / SUITE).read_text(encoding="utf-8"), suite.path.read_text(encoding="utf-8")
+    return (folder / SUITE).read_text("utf-8", errors="replace"), suite.path.read_text(encoding="utf-8")
 
 
 def prepare(folder: Path, suite: LoadedSuite) -> None:
@@ -106,10 +108,35 @@ def prepare(folder: Path, suite: LoadedSuite) -> None:
             if there == given:
                 return
             before = next(path for n in itertools.count(1) if not (path := folder / f"suite.before-{n}.yaml").exists())
-            (folder / SUITE).rename(before)
-        shutil.copyfile(suite.path, folder / SUITE)
+            shutil.copyfile(folder / SUITE, before)
+        temporary = folder / f".{SUITE}.{os.getpid()}"
+        shutil.copyfile(suite.path, temporary)
+        temporary.replace(folder / SUITE)  # whole, or as it was
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
+
+
+@contextmanager
+def prepared(folder: Path, suite: LoadedSuite) -> Iterator[None]:
+    """The benchmark's folder, made or gone on with; one process at a time runs its members and writes its table.
+
+    UserError: see `check`; it cannot be written; or another process is at work there.
+    """
+    check(folder, suite)  # before the lock file is put there
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / LOCK).open("w")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder}: another `honest benchmark` is at work there; wait for it, or stop it"
+            ) from error
+        prepare(folder, suite)
+        yield
 
 
 class Pool:

@@ -91,7 +91,8 @@ def facts(source: Source, tables: Iterable[TaskTable]) -> list[tuple[str, list[s
     runs = source.runs
     seeds = {table.task: sorted({seed for method in table.methods for seed in method.seeds}) for table in tables}
     tasks = [f"{task}: {_described(task, runs)}" for task in seeds]
-    commands = _distinct(run.environment.get("command") for run in runs)
+    recorded = _distinct(run.environment.get("command") for run in runs)
+    commands = sorted(recorded, key=lambda command: "--trunk-from" in command)  # those that lend their trunk first
     return [
         ("Task" if len(tasks) == 1 else "Tasks", tasks),
         *([("Suite", [f"{SUITE} beside this page, as it was given"])] if (source.path / SUITE).exists() else []),
@@ -100,7 +101,10 @@ def facts(source: Source, tables: Iterable[TaskTable]) -> list[tuple[str, list[s
         ("Commit", _distinct(run.summary.get("commit") for run in runs) or ["unknown: the runs are not here"]),
         ("Device", _distinct(run.summary.get("device") for run in runs) or ["unknown: the runs are not here"]),
         ("Versions", _distinct(_versions(run.environment) for run in runs) or ["unknown: the runs are not here"]),
-        ("To make it again", commands or ["unknown: the runs are not here"]),
+        (
+            "To make it again",
+            ["# at its commit, into another --workdir:", *commands] if commands else ["unknown: the runs are not here"],
+        ),
     ]
 
 

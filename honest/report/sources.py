@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,14 +190,19 @@ def _scores_of(run: RunFiles) -> Iterator[Score]:
         for metric, value in metrics.items():
             stated = value if isinstance(value, dict) else {"value": value}
             yield Score(*where, head, metric, *_or_nan([stated.get(key) for key in ("value", "low", "high")]))
-    ledger = run.summary.get("ledger") or {}
-    whole = {
-        **{tag: value for tag, value in run.summary["metrics"].items() if tag.startswith(TAGS)},
-        "constraint/lambda_nats_per_disagreement": ledger.get("multiplier_nats_per_disagreement"),
-        "constraint/whole_violation_disagreement_per_example": ledger.get("violation_disagreement_per_example"),
-    }
-    for tag, value in whole.items():
+    whole = {tag: value for tag, value in run.summary["metrics"].items() if tag.startswith(TAGS)}
+    for tag, value in (whole | constraint_of(run.summary)).items():
         yield Score(*where, "", tag, *_or_nan([value, None, None]))
+
+
+def constraint_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """λ and C̄ over the whole population at the end of a run under the prior; nothing of other runs."""
+    ledger = summary.get("ledger") or {}
+    keys = {
+        "constraint/lambda_nats_per_disagreement": "multiplier_nats_per_disagreement",
+        "constraint/whole_violation_disagreement_per_example": "violation_disagreement_per_example",
+    }
+    return {tag: ledger[key] for tag, key in keys.items() if key in ledger}
 
 
 def _or_nan(values: Sequence[float | None]) -> list[float]:

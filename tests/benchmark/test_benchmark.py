@@ -16,7 +16,7 @@ import pytest
 from honest.benchmark import runner
 from honest.benchmark.command import members_table
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import Pool, failures, prepare, train_command
+from honest.benchmark.runner import Pool, failures, prepare, prepared, train_command
 from honest.benchmark.suite import LoadedSuite, load_suite
 from honest.cli import main
 from honest.errors import UserError
@@ -59,6 +59,8 @@ STUB = """
     scores = {head: {"truth_fooled": share(values[seed]), "auroc_fooled": None} for head, values in truth.items()}
     folder.mkdir(parents=True)
     summary = {"scores": scores, "metrics": {"ledger/total_bits": -1.5}, "commit": "abc", "device": "cpu"}
+    if entry == "prior":
+        summary["ledger"] = {"multiplier_nats_per_disagreement": 7.0, "violation_disagreement_per_example": 0.002}
     (folder / "summary.json").write_text(json.dumps(summary))
 """
 
@@ -135,6 +137,11 @@ def test_the_table_is_what_the_runs_say(suite_file, tmp_path, quick):
     assert {r["metric"]: r["value"] for r in found} == {"truth_fooled": "0.8", "auroc_fooled": ""}
     assert {r["rows"] for r in found} == {"10", ""}
     assert {r["value"] for r in rows if r["metric"] == "ledger/total_bits" and r["head"] == ""} == {"-1.5"}
+    constraint = {(r["metric"], r["value"]) for r in rows if r["metric"].startswith("constraint/")}
+    assert constraint == {
+        ("constraint/lambda_nats_per_disagreement", "7.0"),
+        ("constraint/whole_violation_disagreement_per_example", "0.002"),
+    }
     assert len(read_results(folder / "results.csv")) == len(rows)
     text = (folder / "results.md").read_text()
     line = next(line for line in text.splitlines() if "intended" in line)
@@ -187,6 +194,20 @@ def test_a_suite_may_grow_but_not_lose_its_runs(suite_file, tmp_path, quick):
     assert set(results) < set(read_results(folder / RESULTS))
 
 
+def test_one_process_at_a_time(suite_file, tmp_path):
+    suite, folder = load_suite(suite_file), tmp_path / "out"
+    told = pytest.raises(UserError, match="another `honest benchmark` is at work there")
+    with prepared(folder, suite), told, prepared(folder, suite):
+        pass
+    with prepared(folder, suite):
+        assert (folder / "suite.yaml").read_text() == suite_file.read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    with pytest.raises(UserError, match="not a benchmark"), prepared(tmp_path / "mine", suite):
+        pass
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
+
 def test_other_files_are_refused(suite_file, tmp_path):
     (tmp_path / "mine").mkdir()
     for place in (suite_file, suite_file / "below", Path("/proc/nowhere")):
@@ -219,6 +240,9 @@ def test_a_summary_that_is_not_whole_is_named(suite_file, tmp_path, quick):
     broken = folder / "runs" / suite.members[0].name / "summary.json"
     broken.write_text(broken.read_text()[:-5])
     with pytest.raises(UserError, match=rf"{broken} is not whole"):
+        write_results(folder, suite)
+    broken.write_text("{}")
+    with pytest.raises(UserError, match=rf"{broken} is not whole.*scores"):
         write_results(folder, suite)
 
 
@@ -323,7 +347,7 @@ def test_the_cities_suite_is_valid_with_a_table(tmp_path):
     )
     table.write_text("\n".join(["lat,lng,iso3,population", *places, ""]))
     suite = tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml"
-    assert len(load_suite(suite).members) == 40
+    assert len(load_suite(suite).members) == 100
 
 
 def test_summaries_of_real_runs_have_this_form(tiny_run):
