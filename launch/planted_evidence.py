@@ -61,6 +61,7 @@ from launch.planted import (
     accuracies,
     agreement_rows,
     centred,
+    first,
     first_prior,
     honesty,
     planted,
@@ -224,10 +225,9 @@ def posterior(run: Run, trunk: Params, setting: Setting) -> tuple[Posterior, Par
     """The posterior over all world rows and the setting's others, and the trained trunk in its whitened coordinates."""
     held, start = centred(run, trunk, setting)
     sets = prior_sets(run.config, run.task)
-    some = partial(jax.tree.map, lambda leaf: leaf[: setting.labelled])
-    answered = some(sets.untrusted) if setting.instrumental == "untrusted" else None
-    agreement = agreement_rows(sets.trusted, setting)
-    sets = sets._replace(trusted=some(sets.trusted), untrusted=answered, consistency=agreement)
+    answered = first(sets.untrusted, setting.labelled) if setting.instrumental == "untrusted" else None
+    trusted, agreement = first(sets.trusted, setting.labelled), agreement_rows(sets.trusted, setting)
+    sets = sets._replace(trusted=trusted, untrusted=answered, consistency=agreement)
     return Posterior(held, jnp.asarray(setting.multiplier, run.dtype), sets, None), start
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from honest.benchmark.runner import finished, run_folder
+from honest.benchmark.runner import finished, replace, run_folder
 from honest.benchmark.suite import LoadedSuite, Member
 from honest.errors import UserError
 from honest.report.benchmark_table import task_tables
@@ -65,13 +64,6 @@ def _summary(path: Path) -> dict[str, Any]:
         return summary
     except ValueError as error:
         raise UserError(f"{path} is not whole ({error}). Remove it and run again: the run makes it anew") from error
-
-
-def replace(path: Path, text: str) -> None:
-    """The file as a whole, or as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def markdown(

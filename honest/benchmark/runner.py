@@ -109,11 +109,16 @@ def prepare(folder: Path, suite: LoadedSuite) -> None:
                 return
             before = next(path for n in itertools.count(1) if not (path := folder / f"suite.before-{n}.yaml").exists())
             shutil.copyfile(folder / SUITE, before)
-        temporary = folder / f".{SUITE}.{os.getpid()}"
-        shutil.copyfile(suite.path, temporary)
-        temporary.replace(folder / SUITE)  # whole, or as it was
+        replace(folder / SUITE, suite.path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
+
+
+def replace(path: Path, text: str) -> None:
+    """The file as a whole, or as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 @contextmanager

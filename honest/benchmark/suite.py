@@ -195,9 +195,7 @@ def _misfits(suite: Suite, members: list[Member], places: Document) -> Iterator[
     for member in members:
         lender = lenders.get(member.group)
         if lender is None:
-            if member.trunk is not None and not methods_of(
-                suite, member.task, member.trunk
-            ):  # else its config is wrong
+            if not methods_of(suite, member.task, member.trunk or member.entry):  # else the lender's config is wrong
                 what = f"skips every method of {member.trunk}, whose trunk {member.entry} takes over"
                 hint = "leave it one of them, or put another entry first"
                 yield Problem(places.place(("tasks", member.task)), f"tasks.{member.task}.skip", what, hint)
