@@ -274,8 +274,18 @@ class CheckpointConfig(Strict):
     keep: Count
 
 
+class ComputeConfig(Strict):
+    """How a model's passes are computed; what is computed stays the same, up to rounding."""
+
+    dtype: Literal["parameters", "bfloat16"]  # of the network's matrices; parameters, priors and log Z keep `precision`
+    rematerialise: bool  # each block's activations are computed again in the backward pass
+    micro_batches: Count  # a batch's rows pass through the network in so many parts, one part's activations at a time
+
+
 class ParallelConfig(Strict):
     devices: Count | None  # null: all that jax sees
+    strategy: Literal["auto", "pmap", "fsdp"]
+    hosts: Literal["one", "detect"]  # detect: one of several processes, as the cluster (or the environment) says
 
 
 class RunConfig(Strict):
@@ -290,6 +300,7 @@ class RunConfig(Strict):
     stages: Stages
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
+    compute: ComputeConfig
     parallel: ParallelConfig
 
     @model_validator(mode="after")

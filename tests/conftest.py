@@ -133,7 +133,8 @@ evaluation:
   bootstrap: 20
   log_partition: {particles: 2, bridges: 8, tail_probability: 0.01, check_every: 2, net: limit, gap_limit: 10 nat}
 checkpoint: {every: 3, keep: 2}
-parallel: {devices: 1}
+compute: {dtype: parameters, rematerialise: false, micro_batches: 1}
+parallel: {devices: 1, strategy: auto, hosts: one}
 """
 RUNS = ("sharded_soon", "runner")  # fixtures whose files come first, in this order
 CHAINS = (

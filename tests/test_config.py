@@ -42,7 +42,8 @@ PINNED = (
     "stages.prior.optimizer.warmup_steps=21",
     "stages.heads.optimizer.weight_decay=0.5",
     "checkpoint={every: 200, keep: 2}",
-    "parallel.devices=null",
+    "compute={dtype: parameters, rematerialise: false, micro_batches: 1}",
+    "parallel={devices: null, strategy: auto, hosts: one}",
 )
 TABLE_TASK = """task:
   kind: table
@@ -169,7 +170,7 @@ MISTAKES = {
         "name: quickstart\nema: 0.5",
         "ema: 0.5",
         "ema: unknown key (value given: 0.5); did you mean 'objective.multiplier.ema'? allowed here: name, "
-        "seed, precision, task, model, objective, methods, baselines, stages, evaluation, checkpoint, parallel",
+        "seed, precision, task, model, objective, methods, baselines, stages, evaluation, checkpoint, compute, parallel",
     ),
     "missing key": (
         "    hidden: 128\n",
@@ -514,7 +515,7 @@ def test_override_mends_the_file(edited):
                               "'checkpoint.every'? allowed here: every, keep"),
         ("ema=0.5", "ema: unknown key (value given: 0.5); did you mean 'objective.multiplier.ema'? allowed "
                     "here: name, seed, precision, task, model, objective, methods, baselines, stages, evaluation, "
-                    "checkpoint, parallel"),
+                    "checkpoint, compute, parallel"),
         ("task=3", "task: wrong type (value given: 3); expected a section whose kind is one of 'arithmetic', "
                    "'table', 'diamonds', 'world'"),
         ("task={}", "task.kind: missing key; give it one of 'arithmetic', 'table', 'diamonds', 'world'"),

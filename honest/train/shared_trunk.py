@@ -12,7 +12,8 @@ from honest.train.checkpoint import Checkpoints
 from honest.train.run_directory import RunDirectory
 from honest.train.stage import TRUNK
 
-SHAPING = ("seed", "precision", "task.", "model.", "stages.trunk.")  # all that the trunk stage's result depends on
+# All that the trunk stage's result depends on.
+SHAPING = ("seed", "precision", "compute.dtype", "task.", "model.", "stages.trunk.")
 
 
 def other_settings(has: RunConfig, asks: RunConfig) -> list[str]:
