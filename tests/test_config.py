@@ -170,7 +170,8 @@ MISTAKES = {
         "name: quickstart\nema: 0.5",
         "ema: 0.5",
         "ema: unknown key (value given: 0.5); did you mean 'objective.multiplier.ema'? allowed here: name, "
-        "seed, precision, task, model, objective, methods, baselines, stages, evaluation, checkpoint, compute, parallel",
+        "seed, precision, task, model, objective, methods, baselines, stages, evaluation, checkpoint, compute, "
+        "parallel",
     ),
     "missing key": (
         "    hidden: 128\n",

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 ERROR_RATE = "task.error_rate"
 NAMES = ("name", "seed", "task.seed")  # differ between runs of one experiment
-MACHINE = ("parallel.", "checkpoint.", "compute.rematerialise", "compute.micro_batches")  # where and how safely it ran, not what
+# Where and how it ran, not what.
+MACHINE = ("parallel.", "checkpoint.", "compute.rematerialise", "compute.micro_batches")
 
 
 class Sweep(NamedTuple):
