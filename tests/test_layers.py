@@ -26,6 +26,7 @@ LAYERS = (
     "testing",
     "report",
     "run",
+    "jobs",
     "benchmark",
     "exact",
     "cli",

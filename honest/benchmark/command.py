@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.status import Status
 
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import Pool, check, failures, finished, prepared
+from honest.benchmark.runner import check, commands_of, finished, jobs_of, prepared, train_command
 from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
+from honest.jobs.local import LocalEngine
+from honest.jobs.pool import Pool, failures
 from honest.report.tables import layout
 
 FAILED, STOPPED = 1, 130  # exit codes
+COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once for all seeds of a task
 
 
 def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: Sequence[str] = ()) -> int:
@@ -49,7 +52,8 @@ def _run(folder: Path, suite: LoadedSuite, members: Sequence[Member], jobs: int)
             status.update(pool.progress())
             print(line, flush=True) if not sys.stdout.isatty() else console.print(line, highlight=False)
 
-        pool = Pool(folder, members, jobs, told, lambda: write_results(folder, suite))
+        engine = LocalEngine(jobs, commands_of(folder, members, train_command), folder / COMPILED)
+        pool = Pool(jobs_of(folder, members), engine, 0, told, lambda: write_results(folder, suite))
         outcome = pool.run()
     if outcome.stopped:
         print(f"stopped with {pool.progress()}; the same command goes on", file=sys.stderr)
@@ -57,7 +61,7 @@ def _run(folder: Path, suite: LoadedSuite, members: Sequence[Member], jobs: int)
     print(f"{pool.progress()}\nResults: {folder / 'results.md'}, {folder / 'results.csv'}")
     print(f"A page with figures: honest report {folder}")
     if outcome.failed:
-        print(failures(folder, members, outcome.failed), file=sys.stderr)
+        print(failures(pool.jobs, outcome.failed), file=sys.stderr)
         return FAILED
     return 0
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from honest.benchmark import runner
 from honest.benchmark.command import members_table
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import Pool, failures, prepare, prepared, train_command
+from honest.benchmark.runner import commands_of, jobs_of, prepare, prepared, train_command
 from honest.benchmark.suite import LoadedSuite, load_suite
 from honest.cli import main
 from honest.errors import UserError
+from honest.jobs import pool
+from honest.jobs.local import LocalEngine
+from honest.jobs.pool import Pool, failures
 from honest.report.sources import RESULTS, read_results
 from honest.train.run_directory import RunDirectory
 from tests.conftest import write_tiny
@@ -82,7 +84,8 @@ def pool_of(suite: LoadedSuite, folder: Path, mode: dict[str, str], jobs: int = 
         return [sys.executable, str(home / "stub.py"), *map(str, words)]
 
     prepare(folder, suite)
-    return Pool(folder, suite.members, jobs, told, lambda: write_results(folder, suite), command)
+    engine = LocalEngine(jobs, commands_of(folder, suite.members, command), folder / "compiled")
+    return Pool(jobs_of(folder, suite.members), engine, 0, told, lambda: write_results(folder, suite))
 
 
 def order(suite: LoadedSuite) -> list[list[str]]:
@@ -92,7 +95,7 @@ def order(suite: LoadedSuite) -> list[list[str]]:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(runner, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(pool, "POLL_SECONDS", 0.01)
 
 
 def test_members_in_order_and_their_trunks(suite_file, tmp_path, quick):
@@ -152,7 +155,7 @@ def test_a_failed_member_fails_those_that_need_it_and_no_others(suite_file, tmp_
     suite, folder = load_suite(suite_file), tmp_path / "out"
     outcome = pool_of(suite, folder, {"easy/seed_0/heads": "fail"}, jobs=2).run()
     assert outcome.failed == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
-    told = failures(folder, suite.members, outcome.failed)
+    told = failures(jobs_of(folder, suite.members), outcome.failed)
     assert "it went wrong" in told and "whose trunk it takes over, failed" in told
     again = pool_of(suite, folder, {}).run()  # the same command tries them again
     assert not again.failed and len(again.done) == 8
