@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from honest.errors import UserError
+from honest.process import STOPPED, StopSignal, keep_freed_memory
 
 # Those of `honest.inference.solvers`, which loads slowly.
 FINITE_SOLVERS = ("enumerate", "rejection", "smc", "metropolis", "milp")
 CONTINUOUS_SOLVERS = ("quadrature", "gradient", "lbfgs", "laplace", "smc", "nuts", "langevin")
 SOLVERS = tuple(dict.fromkeys(FINITE_SOLVERS + CONTINUOUS_SOLVERS))
-STOPPED = 130  # exit code after Ctrl-C, as shells have it
+ENGINES = ("local", "vmap", "slurm", "ray", "kubernetes")  # of `honest.sweep`
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +59,16 @@ def parser() -> argparse.ArgumentParser:
         "repeated, e.g. 'carry_*/seed_[012]', '*/seed_0/prior'",
     )
     suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
+    sweep = commands.add_parser("sweep", help="many runs of one config that differ in what a file says")
+    sweep.add_argument("sweep", type=Path, help="a YAML file, e.g. configs/sweeps/widths.yaml")
+    sweep.add_argument("--workdir", type=Path, help="the sweep's directory (default: runs/NAME of the sweep)")
+    sweep.add_argument("--engine", choices=ENGINES, default="local", help="where members run (default: local)")
+    sweep.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
+    sweep.add_argument(
+        "--together", type=int, default=16, help="vmap: members in one program, at most (default: 16; memory limits it)"
+    )
+    sweep.add_argument("--retries", type=int, default=1, help="of a failed member, in this call (default: 1)")
+    sweep.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     exact = commands.add_parser("exact", help="the exact posterior over head pairs of a small world, and solvers on it")
     exact.add_argument("spec", type=Path, nargs="+", help="a world's YAML file, e.g. configs/worlds/example.yaml")
     exact.add_argument(
@@ -88,22 +97,6 @@ def overridable(command: argparse.ArgumentParser) -> None:
     )
 
 
-def keep_freed_memory() -> None:
-    """Asks glibc to keep the ~100 MB that each CPU step frees, which else are mapped and zeroed anew every step.
-
-    Measured on two cores at the quick-start's size: 40 % less processor time a step. Not glibc, or not Linux: nothing.
-    """
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
-        return
-    arena_max, mmap_threshold, trim_threshold, top_pad = -8, -3, -1, -2  # parameters of mallopt(3)
-    settings = {arena_max: 1, mmap_threshold: 1 << 30, trim_threshold: 2**31 - 1, top_pad: 64 << 20}
-    for parameter, value in settings.items():
-        libc.mallopt(parameter, value)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     keep_freed_memory()
@@ -121,11 +114,24 @@ def run(options: argparse.Namespace) -> int:
     from honest.exact import exact
     from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory
+    from honest.training import Asked, train
 
     if options.command == "benchmark":
         from honest.benchmark.command import benchmark
 
         return benchmark(options.suite, options.workdir, options.jobs, options.dry_run, options.only)
+    if options.command == "sweep":
+        from honest.sweep.command import sweep
+
+        return sweep(
+            options.sweep,
+            options.workdir,
+            options.engine,
+            options.jobs,
+            options.together,
+            options.retries,
+            options.dry_run,
+        )
     if options.command == "exact":
         exact(options.spec, options.solver, options.samples, options.seed, options.compare, options.json)
         return 0
@@ -154,34 +160,12 @@ def run(options: argparse.Namespace) -> int:
     donor = None if options.trunk_from is None else RunDirectory(options.trunk_from)
     stop = StopSignal()
     try:
-        runs.train(config, directory, stop.requested, stop.release, donor)
+        train([Asked(config, directory, donor)], stop.requested, stop.release)
     except Stopped as stopped:
         again = shlex.join(["honest", *sys.argv[1:]])
         print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)
         return STOPPED
     return 0
-
-
-class StopSignal:
-    """The first Ctrl-C (or SIGTERM) asks for a stop at the end of the step; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, _frame: object) -> None:
-        self._asked = True
-        signal.signal(number, signal.SIG_DFL)
-        print("\nstopping after this step and saving; once more stops at once", file=sys.stderr, flush=True)
-
-    def requested(self) -> bool:
-        return self._asked
-
-    def release(self) -> None:
-        """From here on a stop loses nothing, and is immediate."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A whole run: its stages in order, each resumed where it stopped; and what can be asked of a finished one."""
+"""What can be asked of a run that was trained, or is being trained: its report, its units, an answer."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,24 @@ import jax
 import numpy as np
 
 from honest.config import GROUPS, RunConfig
-from honest.config_io import dump_config, unit_fields
+from honest.config_io import unit_fields
+from honest.data.batch import Task
 from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.params import Params
 from honest.report.answers import Answers
 from honest.report.divergence import row_divergences
 from honest.report.evaluator import Evaluator, method_names
-from honest.report.final import Final, conclude, summary, text
+from honest.report.final import conclude, summary, text
 from honest.report.gap import GAP_TAG
 from honest.report.ledger_values import LN2
-from honest.report.plots import heads_figure
 from honest.report.unit_report import unit_report
 from honest.report.unit_text import unit_json, unit_text
 from honest.train.checkpoint import Checkpoints
-from honest.train.events import EventLog, custom_scalars_layout, read_events
-from honest.train.loop import replicated, run_stage
-from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
+from honest.train.events import read_events
+from honest.train.loop import replicated
+from honest.train.run_directory import RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
-from honest.train.shared_trunk import adopt_trunk, check_trunk
 from honest.train.spec import PriorSpec
 from honest.train.stage import PRIOR, TRUNK, Run, Stage, make_run, order
 from honest.train.stages import make_stage
@@ -39,51 +38,21 @@ from honest.train.state import TrainState
 
 def start(config: RunConfig) -> tuple[Run, Evaluator]:
     """Task, model and mesh of a config. Sets JAX's precision, which is the process's, from the config."""
-    jax.config.update("jax_enable_x64", config.precision == "float64")
-    mesh = make_mesh(config.parallel.devices)
-    run = make_run(config, build_task(config.task), mesh)
-    return run, Evaluator(run)
+    return start_all([config])[0]
 
 
-def train(
-    config: RunConfig,
-    directory: RunDirectory,
-    stop_requested: Callable[[], bool],
-    all_saved: Callable[[], None],
-    trunk_from: RunDirectory | None,
-) -> None:
-    """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`.
-
-    stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
-    trunk_from: a run whose finished trunk stage is taken over instead of training it again; see `adopt_trunk`.
-    """
-    with directory.lock():
-        resumed = directory.check(config)
-        run, evaluator = start(config)  # before anything is written: a table that cannot be read leaves no run behind
-        if trunk_from is not None:
-            check_trunk(trunk_from, config)
-        directory.prepare(config)
-        if trunk_from is not None:
-            adopt_trunk(trunk_from, directory)
-        print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
-        print(run.task.description, flush=True)
-        events = EventLog(directory.path)
-        custom_scalars_layout(events)
-        events.text("config", f"```\n{dump_config(config)}\n```", 0)
-        stages: dict[str, Stage] = {}
-        states: dict[str, TrainState] = {}
-        for name in order(config):
-            results = {done: state.params for done, state in states.items()}
-            stages[name] = make_stage(run, name, results)
-            states[name] = run_one(run, stages[name], directory, events, evaluator, stop_requested)
-            if name == TRUNK:
-                evaluator.set_trunk(states[TRUNK].params["trunk"])
-        events.close()
-        all_saved()
-        if PRIOR in stages:
-            print("sampling log Z from both sides …", flush=True)
-        final = conclude(evaluator, stages, states, logged_gaps(directory, stages))
-        report(final, config, directory)
+def start_all(configs: Sequence[RunConfig]) -> list[tuple[Run, Evaluator]]:
+    """As `start`, for configs of one precision and number of devices; what asks for the same task shares it."""
+    jax.config.update("jax_enable_x64", configs[0].precision == "float64")
+    mesh = make_mesh(configs[0].parallel.devices)
+    tasks: list[tuple[Any, Task]] = []
+    runs = []
+    for config in configs:
+        if not any(section == config.task for section, _ in tasks):
+            tasks.append((config.task, build_task(config.task)))
+        task = next(made for section, made in tasks if section == config.task)
+        runs.append(make_run(config, task, mesh))
+    return [(run, Evaluator(run)) for run in runs]
 
 
 def logged_gaps(directory: RunDirectory, stages: dict[str, Stage]) -> dict[int, float]:
@@ -96,52 +65,6 @@ def logged_gaps(directory: RunDirectory, stages: dict[str, Stage]) -> dict[int, 
         for value in event.summary.value
         if value.tag == GAP_TAG
     }
-
-
-def run_one(
-    run: Run,
-    stage: Stage,
-    directory: RunDirectory,
-    events: EventLog,
-    evaluator: Evaluator,
-    stop_requested: Callable[[], bool],
-) -> TrainState:
-    config = run.config
-    checkpoints = Checkpoints(directory.checkpoints(stage.spec.name), config.checkpoint.keep)
-    try:
-        return run_stage(
-            stage,
-            run.mesh,
-            checkpoints,
-            events,
-            burn_in=config.objective.phases.burn_in_steps,
-            checkpoint_every=config.checkpoint.every,
-            evaluate_every=config.evaluation.every,
-            log_every=config.evaluation.log_every,
-            evaluate=evaluator,
-            stop_requested=stop_requested,
-        )
-    finally:
-        checkpoints.close()
-
-
-def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:
-    if not (directory / SUMMARY).exists():
-        figures = directory / "figures"
-        figures.mkdir(exist_ok=True)
-        heads_figure(figures / "heads.png", final.scores, f"{config.name}, seed {config.seed}")
-        # The environment that the run started in: the source may have changed since.
-        started = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
-        write_new(directory / SUMMARY, json.dumps(summary(final, config, started), indent=2, ensure_ascii=False))
-    print(text(final, config))
-    print(f"\nResults: {directory / SUMMARY}   Figure: {directory / 'figures' / 'heads.png'}")
-    print(f"TensorBoard: {tensorboard()} --logdir {directory.path}")
-
-
-def tensorboard() -> str:
-    """The installed command as one can type it from here, whether or not the environment is activated."""
-    command = Path(sys.executable).parent / "tensorboard"
-    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
 
 
 def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evaluator, dict, dict]:

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -46,12 +46,14 @@ from honest.report.evaluator import HEAD_NAMES
 from honest.report.ledger_values import whole_terms
 from honest.report.metrics import head_scores
 from honest.train import phases
-from honest.train.loop import Shell, compile_step, settle
+from honest.train.burn_in import settle
+from honest.train.loop import compile_step
 from honest.train.sharding import make_mesh
 from honest.train.spec import StageSpec
 from honest.train.stage import PRIOR, TRUNK, Run, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
+from honest.train.together import Shell
 from honest.units import disagreement, example, nat
 
 LN2 = math.log(2.0)
@@ -133,15 +135,15 @@ class Programs:
         stage = make_stage(run, name, results)
         return replace(stage, spec=self.specs.setdefault(structure, stage.spec))
 
-    def compiled(self, structure: str, stage: Stage, mesh: Mesh) -> Shell:
-        """`honest.train.loop.compile_step`'s shell; the data's seed is an argument of its program."""
-        program = self.steps.setdefault(structure, compile_step(stage, mesh).func)
-        return partial(program, seed=jnp.asarray(stage.seed, jnp.uint32))
+    def compiled(self, structure: str, stages: Sequence[Stage], mesh: Mesh) -> Shell:
+        """`honest.train.loop.compile_step`'s shell of one stage; the data's seed is an argument of its program."""
+        program = self.steps.setdefault(structure, compile_step(stages, mesh).func)
+        return partial(program, seed=jnp.asarray(stages[0].seed, jnp.uint32))
 
     def train(self, stage: Stage, mesh: Mesh, structure: str, burn_in: int) -> TrainState:
-        state = settle(stage, mesh, burn_in, partial(self.compiled, f"{structure}, burn-in"))
+        state = settle([stage], mesh, burn_in, partial(self.compiled, f"{structure}, burn-in"))
         state = jax.tree.map(jnp.copy, state)  # the step donates it
-        step = self.compiled(structure, stage, mesh)
+        step = self.compiled(structure, [stage], mesh)
         for _ in range(stage.steps):
             state, _ = step(state, stage.sets, stage.volume)
         return state

@@ -137,7 +137,7 @@ def train(stage: Stage, run: Run, start: Params | None) -> Params:
     if start is not None:
         state = replicate(state._replace(params=start, optimizer=stage.spec.optimizer.init(start)), run.mesh)
     state = jax.tree.map(jnp.copy, state)
-    shell = compile_step(stage, run.mesh)
+    shell = compile_step([stage], run.mesh)
     for _ in range(stage.steps):
         state, _ = shell(state, stage.sets, stage.volume)
     return state.params

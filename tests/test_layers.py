@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "honest"
 LAYERS = (
     "errors",
+    "process",
     "units",
     "config_fields",
     "config_priors",
@@ -26,8 +27,10 @@ LAYERS = (
     "testing",
     "report",
     "run",
+    "training",
     "jobs",
     "benchmark",
+    "sweep",
     "exact",
     "cli",
     "__main__",

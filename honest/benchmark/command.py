@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.status import Status
-
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import check, commands_of, finished, jobs_of, prepared, train_command
+from honest.benchmark.runner import commands_of, finished, jobs_of, plan_of, train_command
 from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
+from honest.jobs.folder import check, prepared
 from honest.jobs.local import LocalEngine
-from honest.jobs.pool import Pool, failures
+from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
 
-FAILED, STOPPED = 1, 130  # exit codes
 COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once for all seeds of a task
 
 
@@ -34,10 +30,10 @@ def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: 
     members = chosen(suite, only)
     folder = workdir or Path("runs") / suite.suite.name
     if dry_run:
-        check(folder, suite)
+        check(plan_of(folder, suite))
         print(members_table(folder, members))
         return 0
-    with prepared(folder, suite):
+    with prepared(plan_of(folder, suite)):
         return _run(folder, suite, members, jobs)
 
 
@@ -45,25 +41,11 @@ def _run(folder: Path, suite: LoadedSuite, members: Sequence[Member], jobs: int)
     write_results(folder, suite)
     done = sum(finished(folder, member) for member in members)
     print(f"{folder}: {_count(members, suite)}, {done} of them done already, {jobs} at a time", flush=True)
-    console = Console()
-    with Status("", console=console) as status:
-
-        def told(line: str) -> None:
-            status.update(pool.progress())
-            print(line, flush=True) if not sys.stdout.isatty() else console.print(line, highlight=False)
-
-        engine = LocalEngine(jobs, commands_of(folder, members, train_command), folder / COMPILED)
-        pool = Pool(jobs_of(folder, members), engine, 0, told, lambda: write_results(folder, suite))
-        outcome = pool.run()
-    if outcome.stopped:
-        print(f"stopped with {pool.progress()}; the same command goes on", file=sys.stderr)
-        return STOPPED
-    print(f"{pool.progress()}\nResults: {folder / 'results.md'}, {folder / 'results.csv'}")
-    print(f"A page with figures: honest report {folder}")
-    if outcome.failed:
-        print(failures(pool.jobs, outcome.failed), file=sys.stderr)
-        return FAILED
-    return 0
+    engine = LocalEngine(jobs, commands_of(folder, members, train_command), folder / COMPILED)
+    runs = jobs_of(folder, members)
+    outcome, progress = run_shown(runs, engine, 0, lambda: write_results(folder, suite))
+    results = f"Results: {folder / 'results.md'}, {folder / 'results.csv'}\nA page with figures: honest report {folder}"
+    return exit_code(runs, outcome, progress, results)
 
 
 def _count(members: Sequence[Member], suite: LoadedSuite) -> str:

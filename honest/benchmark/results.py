@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from honest.benchmark.runner import finished, replace, run_folder
+from honest.benchmark.runner import finished, run_folder
 from honest.benchmark.suite import LoadedSuite, Member
 from honest.errors import UserError
+from honest.jobs.folder import replace
 from honest.report.benchmark_table import task_tables
 from honest.report.content import NOTES, scores_table
 from honest.report.page import markdown_table

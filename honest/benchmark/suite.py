@@ -21,6 +21,7 @@ from honest.errors import UserError
 from honest.train.shared_trunk import other_settings
 
 OWN_KEYS = ("name", "seed", "task.seed", "methods")  # of a member, which the suite's own keys say
+OWN_OVERRIDES = 4  # at most, of a member: after those of its task and entry
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a task or an entry: it becomes a folder
 Overrides = list[Text]  # each "key.path=YAML value", as after --set
 
@@ -113,9 +114,10 @@ def load_suite(path: Path) -> LoadedSuite:
         try:
             members.append(_member(path, suite, task, seed, entry))
         except ConfigError as error:
-            sources = _override_keys(suite, task, entry)
-            problems.update(
-                dict.fromkeys(_in_suite(problem, places, sources, task, entry) for problem in error.problems)
+            keys = _override_keys(suite, task, entry)
+            keys += [("entries", entry, "methods")] * OWN_OVERRIDES
+            problems |= dict.fromkeys(
+                places.told_at(problem, keys, ("tasks", task, "config")) for problem in error.problems
             )
     problems.update(dict.fromkeys(_misfits(suite, members, places)))
     if problems:
@@ -172,19 +174,6 @@ def _override_keys(suite: Suite, task: str, entry: str) -> list[KeyPath]:
     """Where in the suite each override of a member stands, but for those that the suite adds itself."""
     lists = (("tasks", task, suite.tasks[task].set), ("entries", entry, suite.entries[entry].set))
     return [(section, name, "set", str(index)) for section, name, items in lists for index in range(len(items))]
-
-
-def _in_suite(problem: Problem, suite: Document, overrides: list[KeyPath], task: str, entry: str) -> Problem:
-    """A member's mistake at the suite's line that made it; one in the base config keeps its own place."""
-    source, line, text = problem.place
-    if source == 0 and line > 0:
-        return problem
-    if 1 <= source <= len(overrides):
-        key = overrides[source - 1]
-    else:
-        key = ("tasks", task, "config") if source == 0 else ("entries", entry, "methods")
-    at = suite.place(key)
-    return problem._replace(place=Place(0, at.line, f"{at.text}: {'.'.join(key[:2])}: {text}"))
 
 
 def _misfits(suite: Suite, members: list[Member], places: Document) -> Iterator[Problem]:

@@ -106,6 +106,19 @@ class Document:
             path = path[:-1]
         return self.places[path]
 
+    def told_at(self, problem: Problem, overrides: Sequence[KeyPath], base: KeyPath) -> Problem:
+        """A mistake in another config that this file asks for, at this file's line that made it.
+
+        overrides: where in this file each override of that config stands. base: where the config's own file is named.
+        A mistake in that file keeps its place.
+        """
+        source, line, text = problem.place
+        if source == 0 and line > 0:
+            return problem
+        key = overrides[source - 1] if 1 <= source <= len(overrides) else base
+        at = self.place(key)
+        return problem._replace(place=Place(0, at.line, f"{at.text}: {'.'.join(key[:2])}: {text}"))
+
     def fail(self, place: Place, path: KeyPath, what: str, advice: str) -> None:
         self.problems.append(Problem(place, ".".join(path), what, advice))
 

@@ -15,7 +15,7 @@ from honest.config_io.wording import entry, shown, value_type
 def unit_table(config: RunConfig) -> dict[str, str]:
     """Dotted key -> unit, for every field whose type names one; a plain count names what it counts."""
     units = {}
-    for key, _, metadata in _leaves(config):
+    for key, _, metadata in leaves(config):
         for marker in metadata:
             if isinstance(marker, InUnit | CountOf):
                 units[key] = str(marker.unit)
@@ -25,7 +25,7 @@ def unit_table(config: RunConfig) -> dict[str, str]:
 def unit_fields(config: RunConfig) -> dict[str, tuple[str, str]]:
     """Dotted key -> (value as written, unit), for every field that has a unit or counts something."""
     units = unit_table(config)
-    return {key: (str(value), units[key]) for key, value, _ in _leaves(config) if key in units}
+    return {key: (str(value), units[key]) for key, value, _ in leaves(config) if key in units}
 
 
 def differences(a: RunConfig, b: RunConfig) -> list[str]:
@@ -33,7 +33,7 @@ def differences(a: RunConfig, b: RunConfig) -> list[str]:
 
     Fields with a unit differ by value, so that "1 θ.trunk" and "1.0 theta.trunk" are the same.
     """
-    has, asks = ({key: (value, meta) for key, value, meta in _leaves(config)} for config in (a, b))
+    has, asks = ({key: (value, meta) for key, value, meta in leaves(config)} for config in (a, b))
     lines = []
     for key in dict.fromkeys([*has, *asks]):
         if key in has and key in asks and _comparable(*has[key]) == _comparable(*asks[key]):
@@ -48,12 +48,12 @@ def _comparable(value: Any, metadata: Sequence[Any]) -> Any:
     return value if in_unit is None else in_unit.value(value)
 
 
-def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
+def leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any, list[Any]]]:
     """(dotted key, value, what its type is annotated with) of every field that is not a section."""
     for name, info in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         elif isinstance(value, dict) and (each := entry(info)) is not None:
             for key, item in value.items():
                 yield f"{prefix}{name}.{key}", item, value_type(each).metadata

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -58,15 +58,16 @@ class Answers:
         assert self.trunk is not None, "the trunk stage comes first"
         return feature_rows(self.run.model, self.trunk, to_device(self.rows), self.chunk)
 
-    @cached_property
-    def _jitted(self):
-        return jax.jit(TokenPredictor(self.run.model).head_logits)
-
     def _token_answers(self, params: Params) -> HeadLogits:
-        rows = to_device(self.rows)
-        count = rows.label_B.shape[0]
+        rows, predictor = to_device(self.rows), TokenPredictor(self.run.model)
         parts = [
-            self._jitted(params, jax.tree.map(lambda leaf, i=start: leaf[i : i + self.chunk], rows))
-            for start in range(0, count, self.chunk)
+            _token_logits(predictor, params, jax.tree.map(lambda leaf, i=start: leaf[i : i + self.chunk], rows))
+            for start in range(0, rows.label_B.shape[0], self.chunk)
         ]
         return HeadLogits(*(jnp.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _token_logits(predictor: TokenPredictor, params: Params, rows: Batch) -> HeadLogits:
+    """Compiled once for a model, whoever asks."""
+    return predictor.head_logits(params, rows)

@@ -33,6 +33,8 @@ SCALARS = ("truth", "person", "acceptance")
 HEAD_NAMES: tuple[str, str] = ("intended", "instrumental")
 SAMPLED, SAMPLED_DATA = 2, 3  # folded into a step's key, of which 0 and 1 move the phases
 
+_chain_mean = jax.jit(chain_mean, static_argnums=(0, 3))
+
 
 class Evaluator:
     """Called by the training loop with (stage, state); keeps what it compiled between calls."""
@@ -45,7 +47,6 @@ class Evaluator:
         self._sampler: LogPartitionSampler | None = None
         self._sampled_state: TrainState | None = None  # the latest one that was asked for, and its samples
         self._samples: dict[bool, SampledLogPartition] = {}
-        self._chain_mean = jax.jit(chain_mean, static_argnums=(0, 3))
         self._warned = False
 
     def set_trunk(self, trunk: Params) -> None:
@@ -128,7 +129,7 @@ class Evaluator:
         data = self.sampled(stage, state, True) if self.run.config.evaluation.log_partition.net == "sampled" else None
         if prior.phases.kind != "chains":
             return check_modes(sampled, data, values.log_partition, mode_data_claim(values, state))
-        mean = partial(self._chain_mean, stage.spec, state, stage.sets)
+        mean = partial(_chain_mean, stage.program, state, stage.sets)
         return check_chains(sampled, data, float(mean(False)), None if data is None else float(mean(True)))
 
     def sampled(self, stage: Stage, state: TrainState, with_data: bool = False) -> SampledLogPartition:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -49,35 +50,43 @@ class SampledLogPartition(NamedTuple):
 
 
 class LogPartitionSampler:
-    """log Z and log Z_D from both ends of annealing, each compiled once for a stage.
+    """log Z and log Z_D of a stage from both ends of annealing.
 
     Reverse passes start where the forward pass ends, and at the phase's own position (chains: the first few's).
     """
 
     def __init__(self, stage: Stage, settings: LogPartitionEvaluation):
-        self.stage = stage
-        spec = stage.spec
-        assert spec.prior is not None
-
-        def estimate(key: jax.Array, state: TrainState, sets: RowSets, with_data: bool) -> LogPartition:
-            assert state.prior is not None
-            phase = state.prior.positive if with_data else state.prior.negative
-            target = phases.log_weight(
-                spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=with_data, whole=True
-            )
-            problem = flat_problem(target, jax.tree.map(lambda leaf: leaf[0], phase.whitened))
-            positions_CxD = flat_positions(phase.whitened)
-            starts = positions_CxD[jnp.arange(settings.particles) % positions_CxD.shape[0]]
-            planned = plan(settings.particles, settings.particles, settings.bridges)
-            return from_both_ends(problem, key, planned, [starts], settings.tail_probability)
-
-        self._estimate = jax.jit(estimate, static_argnums=3)
+        self.stage, self.settings = stage, settings
 
     def __call__(self, state: TrainState, key: jax.Array, with_data: bool) -> SampledLogPartition:
         """log Z(θ1) in nat at the state's λ over the whole populations, bounded from both sides; log Z_D with data."""
-        found = jax.device_get(self._estimate(key, state, self.stage.sets, with_data))
+        settings = self.settings
+        plans = (settings.particles, settings.bridges, settings.tail_probability)
+        found = jax.device_get(_estimate(self.stage.program, plans, with_data, key, state, self.stage.sets))
         value, lower, upper = (float(x.to(nat)) for x in (found.log_z, found.lower, found.upper))
         return ordered(value, lower, upper)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _estimate(
+    spec: StageSpec,
+    settings: tuple[int, int, float],
+    with_data: bool,
+    key: jax.Array,
+    state: TrainState,
+    sets: RowSets,
+) -> LogPartition:
+    """settings: particles, bridges, tail probability. Compiled once for all stages that have one program."""
+    assert state.prior is not None
+    particles, bridges, tail = settings
+    phase = state.prior.positive if with_data else state.prior.negative
+    target = phases.log_weight(
+        spec, state.params, state.held, state.prior.multiplier.value, sets, with_data=with_data, whole=True
+    )
+    problem = flat_problem(target, jax.tree.map(lambda leaf: leaf[0], phase.whitened))
+    positions_CxD = flat_positions(phase.whitened)
+    starts = positions_CxD[jnp.arange(particles) % positions_CxD.shape[0]]
+    return from_both_ends(problem, key, plan(particles, particles, bridges), [starts], tail)
 
 
 def ordered(value: float, lower: float, upper: float) -> SampledLogPartition:
@@ -86,6 +95,7 @@ def ordered(value: float, lower: float, upper: float) -> SampledLogPartition:
     return SampledLogPartition(min(max(value, lower), upper), lower, upper)
 
 
+@partial(jax.jit, static_argnums=0)
 def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[ObjectiveTerms, Quantity]:
     """The terms over the whole sets at the first chain, with −log Z as the modes claim it (0 for chains); and C̄."""
     prior = spec.prior
@@ -115,11 +125,10 @@ def whole_terms(spec: StageSpec, state: TrainState, sets: RowSets) -> tuple[Obje
 
 
 class LedgerReader:
-    """Compiled once for a stage; reads the ledger of its states to the host."""
+    """Reads the ledger of a stage's states to the host."""
 
     def __init__(self, stage: Stage):
         self.stage = stage
-        self._terms = jax.jit(lambda state, sets: whole_terms(stage.spec, state, sets))
 
     def __call__(self, state: TrainState, log_partition: float | None) -> LedgerValues:
         """log_partition: log Z in nat that the row −log Z states; None takes the modes' own claim.
@@ -127,7 +136,7 @@ class LedgerReader:
         An objective without −log Z has 0 there.
         """
         assert state.prior is not None and self.stage.spec.prior is not None
-        terms, violation = jax.device_get(self._terms(state, self.stage.sets))
+        terms, violation = jax.device_get(whole_terms(self.stage.program, state, self.stage.sets))
         if log_partition is not None and self.stage.spec.prior.log_partition:
             terms = terms._replace(log_partition=Quantity(np.float64(-log_partition), nat))
         rows, total = ledger(terms, self.stage.spec.prior.variables)

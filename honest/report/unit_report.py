@@ -89,7 +89,7 @@ def unit_report(stage: Stage, state: TrainState, objective: ObjectiveConfig, log
     log_z: the upper bound of log Z in nat, from which a run's ledger claims its bits; None where it is left out.
     """
     assert stage.spec.prior is not None and state.prior is not None
-    terms, violation = jax.device_get(jax.jit(lambda s, sets: whole_terms(stage.spec, s, sets))(state, stage.sets))
+    terms, violation = jax.device_get(whole_terms(stage.program, state, stage.sets))
     terms = terms._replace(log_partition=Quantity(0.0 if log_z is None else -log_z, nat))
     population = Quantity(stage.spec.counts.consistency, example)
     rate = Quantity(float(state.prior.multiplier.value), nat / disagreement)

@@ -6,7 +6,8 @@ and donates the state. Nothing in the loop waits for the device but the reading 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,26 +17,32 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from honest.data.loader import indices
-from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.predictions import RowSets, size
-from honest.params import Params
-from honest.train import phases
+from honest.train.burn_in import settle
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog
-from honest.train.prior_stage import settling, with_particles
 from honest.train.progress import StageProgress
 from honest.train.sharding import replicate, shard_rows
-from honest.train.spec import StageSpec
+from honest.train.spec import Numbers
 from honest.train.stage import Stage
-from honest.train.state import Held, PhaseState, TrainState
+from honest.train.state import TrainState
 from honest.train.step import Inputs, train_step
+from honest.train.together import (
+    Shell,
+    Together,
+    check_together,
+    join,
+    mean_over_members,
+    over_members,
+    parts,
+    read,
+    rows_of,
+    stacked_numbers,
+)
 
 Evaluate = Callable[[Stage, TrainState], tuple[dict[str, float], dict[str, Any]]]  # scalars, histograms
-Shell = Callable[[TrainState, RowSets, Any], tuple[TrainState, dict[str, jax.Array]]]
-
 
 ROW_SETS = 4  # permutations of a stage; a fifth one's seed is another stage's, and stages' seeds are hashes
-BURN_IN = 1  # folded into the stage's key
 
 
 class Stopped(Exception):
@@ -59,159 +66,152 @@ def batch_at(batch_rows: int, seed: jax.typing.ArrayLike, sets: RowSets, step: j
     return RowSets(*(rows_at(index, part) for index, part in enumerate(sets)))
 
 
-def compile_step(stage: Stage, mesh: Mesh) -> partial:
+def compile_step(stages: Sequence[Stage], mesh: Mesh) -> Shell:
     """The jitted, donating shell around `train_step`; traced once, or it is an error.
 
-    The stage's seed is an argument of the program, so that runs that differ in their seed alone share one, which a
-    compilation cache on disk then serves to all of them. The program itself is the partial's `func`.
+    It takes the members' joined state, and gives it and their metrics (of several, with a leading axis M). The stage's
+    seed is an argument of the program, so that runs that differ in their seed alone share one, which a compilation
+    cache on disk then serves to all of them. The program itself is the partial's `func`.
     """
+    first = stages[0]
 
-    def shell(
+    def alone(
         state: TrainState, sets: RowSets, volume: Any, *, seed: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        batch = shard_rows(batch_at(stage.batch_rows, seed, sets, state.step), mesh)
-        return train_step(stage.spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
+        batch = shard_rows(batch_at(first.batch_rows, seed, sets, state.step), mesh)
+        return train_step(first.spec, first.mode_optimizer, state, Inputs(batch, sets, volume))
+
+    def together(
+        state: TrainState, sets: Together, volume: Together, *, seed: jax.Array, numbers: Numbers
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        def one(state: TrainState, seed: jax.Array, numbers: Numbers, own_rows: Any, own_volume: Any) -> tuple:
+            rows, chosen = sets.of_member(own_rows), volume.of_member(own_volume)
+            spec, mode_optimizer = first.rebuild(numbers)
+            batch = shard_rows(batch_at(first.batch_rows, seed, rows, state.step), mesh)
+            return train_step(spec, mode_optimizer, state, Inputs(batch, rows, chosen))
+
+        return over_members(one, state, (seed, numbers, sets.each(), volume.each()))
 
     chex.clear_trace_counter()  # chex counts by source text, and every stage compiles this one
-    program = jax.jit(chex.assert_max_traces(shell, n=1), donate_argnums=0)
-    return partial(program, seed=replicate(jnp.asarray(stage.seed, jnp.uint32), mesh))
+    if len(stages) == 1:
+        program = jax.jit(chex.assert_max_traces(alone, n=1), donate_argnums=0)
+        return partial(program, seed=replicate(jnp.asarray(first.seed, jnp.uint32), mesh))
+    program = jax.jit(chex.assert_max_traces(together, n=1), donate_argnums=0)
+    seeds = jnp.asarray([stage.seed for stage in stages], jnp.uint32)
+    return partial(program, **replicate({"seed": seeds, "numbers": stacked_numbers(stages)}, mesh))
 
 
-def settle(stage: Stage, mesh: Mesh, steps: int, compiled: Callable[[Stage, Mesh], Shell]) -> TrainState:
-    """The stage's first state, its phases burnt in for `steps` steps with stage one and λ frozen.
+@dataclass(frozen=True)
+class Lane:
+    """One member's part of a stage: what is trained, and where its results go."""
 
-    compiled: makes the shell that is stepped, such as `compile_step`.
+    stage: Stage
+    checkpoints: Checkpoints
+    events: EventLog
+    evaluate: Evaluate
+    log_every: int
 
-    Modes are followed from both starts (the priors' centre and the trained trunk), and each phase keeps the start that
-    reached the lower energy over the whole sets: both phases are treated alike. Chains just move.
-    """
-    state = stage.init()
-    prior = stage.spec.prior
-    if prior is None or state.prior is None or stage.starts is None or steps == 0:
-        return state
-    frozen = settling(stage)
-    burning = state._replace(
-        optimizer=frozen.spec.optimizer.init(state.params), prior=state.prior._replace(volume=None)
-    )
-    modes = prior.phases.kind != "chains"
-    if modes:
-        burning = with_particles(burning, stage.starts(), stage)
-    # Keys of its own: training starts at step 0 again, and must not repeat the draws that shaped the burnt-in chains.
-    burning = burning._replace(key=jax.random.fold_in(state.key, BURN_IN))
-    burning = replicate(jax.tree.map(jnp.copy, burning), mesh)  # a copy: the shell donates it
-    shell = compiled(frozen, mesh)
-    with StageProgress("burn-in", steps, 0) as progress:
-        for step in range(steps):
-            burning, metrics = shell(burning, stage.sets, None)
-            progress.show(step + 1, read(metrics))
-    assert burning.prior is not None
-    positive, negative = burning.prior.positive, burning.prior.negative
-    if modes:
-        positive = state.prior.positive._replace(whitened=best_particle(stage, burning, positive, True))
-        negative = state.prior.negative._replace(whitened=best_particle(stage, burning, negative, False))
-    settled = state._replace(prior=state.prior._replace(positive=positive, negative=negative))
-    return replicate(settled, mesh)
+    def restore(self, step: int, mesh: Mesh) -> TrainState:
+        state, pending = self.checkpoints.restore(step, jax.eval_shape(self.stage.init))
+        self.events.recover(pending)
+        return jax.device_put(state, replicated(mesh))
 
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Every `log_every`-th step's metrics, and the last one's, become events."""
+        if step % self.log_every == 0 or step == self.stage.steps:
+            for tag, value in values.items():
+                self.events.scalar(stage_tag(self.stage, tag), value, self.stage.offset + step)
 
-def best_particle(stage: Stage, state: TrainState, phase: PhaseState, with_data: bool) -> Params:
-    """The particle of lowest energy over the whole sets, with a leading axis of 1."""
-    assert state.prior is not None
-    held, weight = state.held._replace(start={}), state.prior.multiplier.value
-    particles = phase.log_step.shape[0]
+    def evaluation(self, step: int, state: TrainState) -> None:
+        scalars, histograms = self.evaluate(self.stage, state)
+        for tag, value in scalars.items():
+            self.events.scalar(stage_tag(self.stage, tag), value, self.stage.offset + step)
+        for tag, values in histograms.items():
+            self.events.histogram(stage_tag(self.stage, tag), values, self.stage.offset + step)
 
-    def energy_of(particle: int) -> jax.Array:
-        u = jax.tree.map(lambda leaf: leaf[particle], phase.whitened)
-        return energy(stage.spec, with_data, state.params, held, weight, stage.sets, u)
+    def save(self, step: int, state: TrainState, unsaved: int | None) -> None:
+        """unsaved: the step whose save was begun before, and is committed first."""
+        if unsaved is not None:
+            self.commit(unsaved)
+        self.checkpoints.save(step, state, self.events.pending())
 
-    best = int(jnp.argmin(jnp.stack([energy_of(particle) for particle in range(particles)])))
-    return jax.tree.map(lambda leaf: leaf[best][None], phase.whitened)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def energy(
-    spec: StageSpec, with_data: bool, params: Params, held: Held, weight: jax.Array, sets: RowSets, u: Params
-) -> jax.Array:
-    """½|u|² − w(u) in nat over the whole sets."""
-    target = phases.log_weight(spec, params, held, weight, sets, with_data=with_data, whole=True)
-    return whitened_energy(u) - target(u)
-
-
-def read(metrics: dict[str, jax.Array]) -> dict[str, float]:
-    """Device scalars to host floats; the one place in the loop that waits."""
-    return {tag: float(value) for tag, value in jax.device_get(metrics).items()}
+    def commit(self, step: int) -> None:
+        self.checkpoints.wait()
+        self.events.commit(self.stage.offset + step)
 
 
 def run_stage(
-    stage: Stage,
+    lanes: Sequence[Lane],
     mesh: Mesh,
-    checkpoints: Checkpoints,
-    events: EventLog,
     *,
     burn_in: int,
     checkpoint_every: int,
     evaluate_every: int,
-    log_every: int,
-    evaluate: Evaluate,
     stop_requested: Callable[[], bool],
-) -> TrainState:
-    """Runs the stage to its end, from its newest committed checkpoint if there is one. Raises `Stopped`."""
-    latest = checkpoints.latest()
-    if latest is not None:
-        abstract = jax.eval_shape(stage.init)
-        state, pending = checkpoints.restore(latest, abstract)
-        state = jax.device_put(state, replicated(mesh))
-        events.recover(pending)
-        if latest == stage.steps:
-            return state
+) -> list[TrainState]:
+    """Runs the members' stage to its end, from their newest committed checkpoints if there are any; their states.
+
+    All members are at the same step. Raises `Stopped`.
+    """
+    stages, members = [lane.stage for lane in lanes], len(lanes)
+    stage = stages[0]
+    check_together(stages)
+    first = common_step(lanes)
+    if first == 0:
+        state = settle(stages, mesh, burn_in, compile_step)
     else:
-        state = settle(stage, mesh, burn_in, compile_step)
+        restored = [lane.restore(first, mesh) for lane in lanes]
+        if first == stage.steps:
+            return restored
+        state = join(restored)
     state = jax.tree.map(jnp.copy, state)  # no two leaves may share a buffer: the shell donates the state
-    first = 0 if latest is None else latest
-    shell = compile_step(stage, mesh)
-    record = partial(record_metrics, events, stage, log_every)
+    shell = compile_step(stages, mesh)
+    sets, volume = rows_of(stages)
     unsaved: int | None = None
     last: tuple[int, dict[str, jax.Array]] | None = None
-    with StageProgress(stage.spec.name, stage.steps, first) as progress:
+    own: list[TrainState] = []  # the members' states after the latest step, where it was evaluated or saved
+
+    def record(step: int, metrics: dict[str, jax.Array]) -> None:
+        values = read(metrics, members)
+        for lane, numbers in zip(lanes, values, strict=True):
+            lane.record(step, numbers)
+        progress.show(step, mean_over_members(values))
+
+    with StageProgress(stage.spec.name, stage.steps, first, members) as progress:
         for step in range(first + 1, stage.steps + 1):
             with jax.transfer_guard("disallow"):
-                state, metrics = shell(state, stage.sets, stage.volume)
+                state, metrics = shell(state, sets, volume)
             if last is not None:
-                progress.show(step - 1, record(*last))
-            last = (step, metrics)
+                record(*last)
+            last, own = (step, metrics), []
             stopping = stop_requested()
             due = step % checkpoint_every == 0 or step == stage.steps or stopping
             if step % evaluate_every == 0 or step == stage.steps:
-                scalars, histograms = evaluate(stage, state)
-                for tag, value in scalars.items():
-                    events.scalar(stage_tag(stage, tag), value, stage.offset + step)
-                for tag, values in histograms.items():
-                    events.histogram(stage_tag(stage, tag), values, stage.offset + step)
+                own = parts(state, members)
+                for lane, member in zip(lanes, own, strict=True):
+                    lane.evaluation(step, member)
             if due:
-                progress.show(step, record(*last))
+                record(*last)
                 last = None
-                if unsaved is not None:
-                    checkpoints.wait()
-                    events.commit(stage.offset + unsaved)
-                checkpoints.save(step, state, events.pending())
+                own = own or parts(state, members)
+                for lane, member in zip(lanes, own, strict=True):
+                    lane.save(step, member, unsaved)
                 unsaved = step
             if stopping and step < stage.steps:
-                checkpoints.wait()
-                events.commit(stage.offset + step)
+                for lane in lanes:
+                    lane.commit(step)
                 raise Stopped(stage.spec.name, step)
-    checkpoints.wait()
-    events.commit(stage.offset + stage.steps)
-    return state
+    for lane in lanes:
+        lane.commit(stage.steps)
+    return own
 
 
-def record_metrics(
-    events: EventLog, stage: Stage, log_every: int, step: int, metrics: dict[str, jax.Array]
-) -> dict[str, float]:
-    """Reads a finished step's metrics; every `log_every`-th step's, and the last one's, become events."""
-    values = read(metrics)
-    if step % log_every == 0 or step == stage.steps:
-        for tag, value in values.items():
-            events.scalar(stage_tag(stage, tag), value, stage.offset + step)
-    return values
+def common_step(lanes: Sequence[Lane]) -> int:
+    """The step of every member's newest committed checkpoint; 0 where none has any."""
+    steps = {lane.checkpoints.latest() or 0 for lane in lanes}
+    if len(steps) > 1:
+        raise ValueError(f"members that are trained together stand at different steps: {sorted(steps)}")
+    return steps.pop()
 
 
 def stage_tag(stage: Stage, tag: str) -> str:

@@ -19,7 +19,7 @@ from honest.train import families, phases
 from honest.train import multiplier as multipliers
 from honest.train.predictor import TokenPredictor
 from honest.train.sharding import replicate
-from honest.train.spec import PhaseSettings, PriorSpec, StageSpec
+from honest.train.spec import Numbers, PhaseSettings, PriorSpec, StageSpec
 from honest.train.stage import PRIOR, Run, Stage, assemble, fresh_state, labelled_rows, stage_optimizer
 from honest.train.state import Held, PriorState, TrainState, VolumeState
 from honest.units import disagreement, example, nat, parse_quantity
@@ -105,9 +105,7 @@ def prior_stage(run: Run, trained_trunk: Params) -> Stage:
         prior=prior,
         penalty=None,
     )
-    # No weight decay: the second prior is the only pull towards the centre. A short memory of squared gradients
-    # (optax's default remembers 1,000 steps): when λ falls, a mode must be free to fall back to the centre at once.
-    mode_optimizer = optax.adam(prior.phases.learning_rate, b2=MODE_B2)
+    mode_optimizer = modes(prior)
     laplace = prior.phases.kind == "laplace"
 
     def held() -> Held:
@@ -144,9 +142,15 @@ def prior_stage(run: Run, trained_trunk: Params) -> Stage:
         sets,
         init,
         volume=None if chosen is None else replicate(chosen, run.mesh),
-        mode_optimizer=mode_optimizer,
+        modes=modes,
         starts=starts,
     )
+
+
+def modes(prior: PriorSpec) -> optax.GradientTransformation:
+    """No weight decay: the second prior is the only pull towards the centre. A short memory of squared gradients
+    (optax's default remembers 1,000 steps): when λ falls, a mode must be free to fall back to the centre at once."""
+    return optax.adam(prior.phases.learning_rate, b2=MODE_B2)
 
 
 def _particles(prior: PriorSpec) -> np.ndarray:
@@ -156,14 +160,21 @@ def _particles(prior: PriorSpec) -> np.ndarray:
 
 def settling(stage: Stage) -> Stage:
     """The stage with stage one and λ frozen, for the phases' burn-in: by the same train step."""
-    prior = stage.spec.prior
-    assert prior is not None
-    frozen_rule = replace(prior.multiplier, warmup_steps=np.iinfo(np.int32).max)
-    settings = prior.phases if prior.phases.kind == "chains" else replace(prior.phases, kind="points")
+
+    def rebuild(numbers: Numbers) -> tuple[StageSpec, optax.GradientTransformation]:
+        spec, mode_optimizer = stage.rebuild(numbers)
+        return frozen(spec), mode_optimizer
+
+    return replace(stage, spec=frozen(stage.spec), volume=None, rebuild=rebuild)
+
+
+def frozen(spec: StageSpec) -> StageSpec:
+    assert spec.prior is not None
+    rule = replace(spec.prior.multiplier, warmup_steps=np.iinfo(np.int32).max)
+    settings = spec.prior.phases
+    settings = settings if settings.kind == "chains" else replace(settings, kind="points")
     settings = replace(settings, control_variate="none")  # nothing takes stage one's gradient
-    frozen = replace(prior, multiplier=frozen_rule, phases=settings)
-    spec = replace(stage.spec, prior=frozen, optimizer=optax.set_to_zero())
-    return replace(stage, spec=spec, volume=None)
+    return replace(spec, prior=replace(spec.prior, multiplier=rule, phases=settings), optimizer=optax.set_to_zero())
 
 
 def with_particles(state: TrainState, whitened: Params, stage: Stage) -> TrainState:

@@ -12,10 +12,13 @@ LINE_SECONDS = 15.0
 
 
 class StageProgress:
-    """Shows stage, step, steps/s, loss in nats/example, λ, head divergence and time left; a context manager."""
+    """Shows stage, step, steps/s, loss in nats/example, λ, head divergence and time left; a context manager.
 
-    def __init__(self, stage: str, steps: int, done: int):
-        self.stage, self.steps, self.first = stage, steps, done
+    Of several members that are trained together: how many, and the means of their numbers.
+    """
+
+    def __init__(self, stage: str, steps: int, done: int, members: int):
+        self.stage, self.steps, self.first = stage if members == 1 else f"{stage} ×{members}", steps, done
         self.started = self.printed = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.fields[stage]:>13}"),
@@ -24,7 +27,7 @@ class StageProgress:
             TimeRemainingColumn(),
             disable=not sys.stdout.isatty(),
         )
-        self.task = self.bar.add_task(stage, total=steps, completed=done, stage=stage, numbers="")
+        self.task = self.bar.add_task(stage, total=steps, completed=done, stage=self.stage, numbers="")
 
     def __enter__(self) -> StageProgress:
         self.bar.start()

@@ -1,15 +1,20 @@
-"""The static description of a stage: what `train_step` closes over. No arrays, and no config below this line."""
+"""The static description of a stage: what `train_step` closes over. No config below this line.
+
+No arrays either, but for one case: where several members of a sweep share a program, the settings of a stage that are
+mere numbers (`Numbers`) are traced, and `with_numbers` puts the traced values in the place of the floats.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import optax
 
 from honest.baselines.method import Penalty
 from honest.config import GROUPS
 from honest.objective.predictions import Counts, Predictor
+from honest.train import optimizer as optimizers
 from honest.train.multiplier import MultiplierRule
 
 HEADS = ("intended_head", "instrumental_head")
@@ -79,3 +84,58 @@ class StageSpec:
     optimizer: optax.GradientTransformation
     prior: PriorSpec | None
     penalty: Penalty | None
+
+
+class Numbers(NamedTuple):
+    """Settings of a stage that its program does not depend on, by field: floats, or traced scalars.
+
+    optimizer: of `OptimizerSettings`. multiplier: of `MultiplierRule`, phases: of `PhaseSettings`; both empty without a
+    prior.
+    """
+
+    optimizer: dict[str, Any]
+    multiplier: dict[str, Any]
+    phases: dict[str, Any]
+
+
+OPTIMIZER_NUMBERS = ("learning_rate", "weight_decay", "clip_norm")
+MULTIPLIER_NUMBERS = ("tolerance", "initial", "minimum", "maximum", "rate", "proportional_rate", "ema")
+PHASE_NUMBERS = ("learning_rate", "step_size", "target_accept")
+
+
+def numbers_of(settings: optimizers.OptimizerSettings, prior: PriorSpec | None) -> Numbers:
+    def chosen(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
+        fields = vars(section)
+        return {name: fields[name] for name in names}
+
+    optimizer = chosen(settings, OPTIMIZER_NUMBERS)
+    if prior is None:
+        return Numbers(optimizer, {}, {})
+    return Numbers(optimizer, chosen(prior.multiplier, MULTIPLIER_NUMBERS), chosen(prior.phases, PHASE_NUMBERS))
+
+
+def with_numbers(spec: StageSpec, settings: optimizers.OptimizerSettings, steps: int, numbers: Numbers) -> StageSpec:
+    """The stage with these numbers; steps: the stage's, which its learning-rate schedule ends with."""
+    optimizer = optimizers.build(replace(settings, **numbers.optimizer), steps)
+    prior = spec.prior
+    if prior is not None:
+        multiplier, phases = replace(prior.multiplier, **numbers.multiplier), replace(prior.phases, **numbers.phases)
+        prior = replace(prior, multiplier=multiplier, phases=phases)
+    return replace(spec, optimizer=optimizer, prior=prior)
+
+
+NO_OPTIMIZER = optax.set_to_zero()
+
+
+def program_of(spec: StageSpec) -> StageSpec:
+    """The stage without its numbers, optimiser and penalty: what its *values* depend on beside states and rows.
+
+    Equal for members of a sweep that differ in numbers alone, so that an evaluation is compiled once for all of them.
+    """
+    prior = spec.prior
+    if prior is not None:
+        blank: dict[str, Any] = dict.fromkeys(MULTIPLIER_NUMBERS, 0.0)
+        multiplier = replace(prior.multiplier, **blank)
+        blank = dict.fromkeys(PHASE_NUMBERS, 0.0)
+        prior = replace(prior, multiplier=multiplier, phases=replace(prior.phases, **blank))
+    return replace(spec, optimizer=NO_OPTIMIZER, prior=prior, penalty=None)

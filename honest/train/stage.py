@@ -25,7 +25,7 @@ from honest.params import Params
 from honest.train import families
 from honest.train import optimizer as optimizers
 from honest.train.sharding import check_divisible, replicate
-from honest.train.spec import StageSpec
+from honest.train.spec import Numbers, PriorSpec, StageSpec, numbers_of, program_of, with_numbers
 from honest.train.state import Held, PriorState, TrainState
 
 TRUNK, PRIOR = "trunk", "prior"
@@ -44,7 +44,7 @@ def stream(name: str) -> int:
 
 @dataclass(frozen=True)
 class Stage:
-    """offset: global step of its step 0. settle: followed once from `init`, before step 0 (burn-in of the phases)."""
+    """offset: global step of its step 0. numbers: those of `spec` and `mode_optimizer`; rebuild: both of other ones."""
 
     spec: StageSpec
     steps: int
@@ -56,6 +56,13 @@ class Stage:
     mode_optimizer: optax.GradientTransformation
     init: Callable[[], TrainState]
     starts: Callable[[], Params] | None  # candidate starts of the phases, whitened, leading axis
+    numbers: Numbers
+    rebuild: Callable[[Numbers], tuple[StageSpec, optax.GradientTransformation]]
+
+    @property
+    def program(self) -> StageSpec:
+        """What evaluations are compiled for; equal for members that differ in numbers alone."""
+        return program_of(self.spec)
 
 
 @dataclass(frozen=True)
@@ -116,31 +123,52 @@ def stage_config(config: RunConfig, name: str) -> StageConfig:
     return getattr(config.stages, name if name in (TRUNK, PRIOR) else "heads")  # equal budgets for all baselines
 
 
-def stage_optimizer(config: StageConfig) -> optax.GradientTransformation:
+def optimizer_settings(config: StageConfig) -> optimizers.OptimizerSettings:
     settings = config.optimizer
-    return optimizers.build(
-        optimizers.OptimizerSettings(
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=settings.warmup_steps,
-            schedule=settings.schedule,
-            clip_norm=settings.clip_norm,
-        ),
-        config.steps,
+    return optimizers.OptimizerSettings(
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        schedule=settings.schedule,
+        clip_norm=settings.clip_norm,
     )
+
+
+def stage_optimizer(config: StageConfig) -> optax.GradientTransformation:
+    return optimizers.build(optimizer_settings(config), config.steps)
 
 
 def labelled_rows(batch: Batch | None) -> int:
     return 0 if batch is None else int(np.sum(np.asarray(batch.label_B) >= 0))
 
 
-def assemble(run: Run, spec: StageSpec, sets: RowSets, init: Callable[[], TrainState], **phase: Any) -> Stage:
+def no_modes(_: PriorSpec | None) -> optax.GradientTransformation:
+    """The optimiser of the modes of a stage that has none."""
+    return optax.identity()
+
+
+def assemble(
+    run: Run,
+    spec: StageSpec,
+    sets: RowSets,
+    init: Callable[[], TrainState],
+    *,
+    volume: VolumeRows | None = None,
+    modes: Callable[[Any], optax.GradientTransformation] = no_modes,
+    starts: Callable[[], Params] | None = None,
+) -> Stage:
+    """modes: the optimiser of the phases' modes, of the stage's prior."""
     name = spec.name
     config = stage_config(run.config, name)
+    settings = optimizer_settings(config)
+
+    def rebuild(numbers: Numbers) -> tuple[StageSpec, optax.GradientTransformation]:
+        made = with_numbers(spec, settings, config.steps, numbers)
+        return made, modes(made.prior)
+
     stages = order(run.config)
     before = stages[: stages.index(name)] if name in stages else ()  # a method of somebody's own is on no time line
     offset = sum(stage_steps(run.config, earlier) for earlier in before)
-    fields = {"volume": None, "mode_optimizer": optax.identity(), "starts": None, **phase}
     return Stage(
         spec=spec,
         steps=config.steps,
@@ -149,7 +177,11 @@ def assemble(run: Run, spec: StageSpec, sets: RowSets, init: Callable[[], TrainS
         seed=stream(f"{run.config.seed} {name}"),
         sets=replicate(sets, run.mesh),
         init=lambda: replicate(init(), run.mesh),
-        **fields,
+        volume=volume,
+        mode_optimizer=modes(spec.prior),
+        starts=starts,
+        numbers=numbers_of(settings, spec.prior),
+        rebuild=rebuild,
     )
 
 

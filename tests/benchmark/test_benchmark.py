@@ -15,11 +15,12 @@ import pytest
 
 from honest.benchmark.command import members_table
 from honest.benchmark.results import write_results
-from honest.benchmark.runner import commands_of, jobs_of, prepare, prepared, train_command
+from honest.benchmark.runner import commands_of, jobs_of, plan_of, train_command
 from honest.benchmark.suite import LoadedSuite, load_suite
 from honest.cli import main
 from honest.errors import UserError
 from honest.jobs import pool
+from honest.jobs.folder import prepare, prepared
 from honest.jobs.local import LocalEngine
 from honest.jobs.pool import Pool, failures
 from honest.report.sources import RESULTS, read_results
@@ -83,7 +84,7 @@ def pool_of(suite: LoadedSuite, folder: Path, mode: dict[str, str], jobs: int = 
         words = [directory, member.entry, member.seed, trunk, mode.get(member.name, "run"), home / "order.txt"]
         return [sys.executable, str(home / "stub.py"), *map(str, words)]
 
-    prepare(folder, suite)
+    prepare(plan_of(folder, suite))
     engine = LocalEngine(jobs, commands_of(folder, suite.members, command), folder / "compiled")
     return Pool(jobs_of(folder, suite.members), engine, 0, told, lambda: write_results(folder, suite))
 
@@ -192,7 +193,7 @@ def test_a_suite_may_grow_but_not_lose_its_runs(suite_file, tmp_path, quick):
     assert (folder / "suite.before-1.yaml").read_text() == before
     suite_file.write_text(before)
     with pytest.raises(UserError, match=r"(?s)easy/seed_2/heads.*-seeds: \[0, 1, 2\].*\+seeds: \[0, 1\]"):
-        prepare(folder, load_suite(suite_file))
+        prepare(plan_of(folder, load_suite(suite_file)))
     assert (folder / "suite.yaml").read_text() != before and not (folder / "suite.before-2.yaml").exists()
     assert set(results) < set(read_results(folder / RESULTS))
 
@@ -200,13 +201,13 @@ def test_a_suite_may_grow_but_not_lose_its_runs(suite_file, tmp_path, quick):
 def test_one_process_at_a_time(suite_file, tmp_path):
     suite, folder = load_suite(suite_file), tmp_path / "out"
     told = pytest.raises(UserError, match="another `honest benchmark` is at work there")
-    with prepared(folder, suite), told, prepared(folder, suite):
+    with prepared(plan_of(folder, suite)), told, prepared(plan_of(folder, suite)):
         pass
-    with prepared(folder, suite):
+    with prepared(plan_of(folder, suite)):
         assert (folder / "suite.yaml").read_text() == suite_file.read_text()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("")
-    with pytest.raises(UserError, match="not a benchmark"), prepared(tmp_path / "mine", suite):
+    with pytest.raises(UserError, match="not a benchmark"), prepared(plan_of(tmp_path / "mine", suite)):
         pass
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
 
@@ -215,10 +216,10 @@ def test_other_files_are_refused(suite_file, tmp_path):
     (tmp_path / "mine").mkdir()
     for place in (suite_file, suite_file / "below", Path("/proc/nowhere")):
         with pytest.raises(UserError, match="Name another --workdir"):
-            prepare(place, load_suite(suite_file))
+            prepare(plan_of(place, load_suite(suite_file)))
     (tmp_path / "mine" / "file").write_text("")
     with pytest.raises(UserError, match="not a benchmark"):
-        prepare(tmp_path / "mine", load_suite(suite_file))
+        prepare(plan_of(tmp_path / "mine", load_suite(suite_file)))
 
 
 def test_runs_of_a_config_that_has_changed_since_are_refused(suite_file, tmp_path, quick, capsys):
@@ -229,7 +230,7 @@ def test_runs_of_a_config_that_has_changed_since_are_refused(suite_file, tmp_pat
     run = RunDirectory(folder / "runs" / member.name)
     run.path.rename(tmp_path / "aside")
     run.prepare(member.config)
-    assert prepare(folder, suite) is None
+    assert prepare(plan_of(folder, suite)) is None
     base = tmp_path / "tiny.yaml"
     base.write_text(base.read_text().replace("steps: 9", "steps: 8"))
     for command in (["--dry-run"], []):

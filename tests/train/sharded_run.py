@@ -26,7 +26,8 @@ from honest.config_io import load_config
 from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.objective.predictions import RowSets
-from honest.train.loop import compile_step, settle
+from honest.train.burn_in import settle
+from honest.train.loop import compile_step
 from honest.train.newton_stein import corrections
 from honest.train.sharding import make_mesh, replicate, shard_rows
 from honest.train.stage import PRIOR, TRUNK, make_run
@@ -48,8 +49,8 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     untrained = make_stage(run, TRUNK, {}).init().params
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
-    state = jax.tree.map(jnp.copy, settle(stage, mesh, burn_in, compile_step))
-    shell = compile_step(stage, mesh)
+    state = jax.tree.map(jnp.copy, settle([stage], mesh, burn_in, compile_step))
+    shell = compile_step([stage], mesh)
     program: Any = shell.func
     step = partial(program.lower(state, stage.sets, stage.volume, **shell.keywords).compile(), **shell.keywords)
     found: dict[str, list[np.ndarray]] = {}

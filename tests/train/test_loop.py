@@ -19,9 +19,9 @@ from honest.model.two_head import HeadLogits
 from honest.objective.predictions import Counts, RowSets
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog, read_events
-from honest.train.loop import Stopped, compile_step, run_stage
+from honest.train.loop import Lane, Stopped, compile_step, run_stage
 from honest.train.sharding import make_mesh, replicate
-from honest.train.spec import HEADS, StageSpec
+from honest.train.spec import HEADS, Numbers, StageSpec
 from honest.train.stage import PRIOR, TRUNK, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
@@ -89,6 +89,8 @@ def toy() -> Stage:
         mode_optimizer=optax.identity(),
         init=init,
         starts=None,
+        numbers=Numbers({}, {}, {}),
+        rebuild=lambda _: (spec, optax.identity()),
     )
 
 
@@ -122,18 +124,8 @@ def run(stage: Stage, folder, recorder, stop=lambda: False, log=EventLog) -> Tra
     events = log(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     try:
-        return run_stage(
-            stage,
-            make_mesh(1),
-            checkpoints,
-            events,
-            burn_in=0,
-            checkpoint_every=4,
-            evaluate_every=1,
-            log_every=2,
-            evaluate=recorder,
-            stop_requested=stop,
-        )
+        lane = Lane(stage, checkpoints, events, recorder, log_every=2)
+        return run_stage([lane], make_mesh(1), burn_in=0, checkpoint_every=4, evaluate_every=1, stop_requested=stop)[0]
     finally:
         checkpoints.close()
         events.close()
@@ -206,7 +198,7 @@ def test_metrics_are_logged_at_their_steps_under_the_stage(tmp_path):
 
 def test_a_second_trace_of_the_step_is_an_error():
     stage, mesh = toy(), make_mesh(1)
-    shell = compile_step(stage, mesh)
+    shell = compile_step([stage], mesh)
     state, _ = shell(stage.init(), stage.sets, None)
     state, _ = shell(state, stage.sets, None)
     assert int(state.step) == 2
@@ -231,7 +223,7 @@ def test_runs_of_other_seeds_share_the_step_s_program(tmp_path):
         found = {}
         for name in (TRUNK, "plain_heads", PRIOR):
             stage = make_stage(run, name, results)
-            shell = compile_step(stage, mesh)
+            shell = compile_step([stage], mesh)
             arguments = jax.eval_shape(stage.init), stage.sets, stage.volume
             found[name] = shell.func.lower(*arguments, **shell.keywords).as_text()
         return found
@@ -243,7 +235,7 @@ def test_runs_of_other_seeds_share_the_step_s_program(tmp_path):
 def test_every_stage_may_compile_its_step_once():
     for _ in range(2):
         stage = toy()
-        state, _ = compile_step(stage, make_mesh(1))(stage.init(), stage.sets, None)
+        state, _ = compile_step([stage], make_mesh(1))(stage.init(), stage.sets, None)
         assert int(state.step) == 1
 
 
@@ -258,5 +250,5 @@ def test_the_loop_forbids_transfers_from_the_host(tmp_path):
 def test_the_step_donates_its_state():
     stage = toy()
     state = stage.init()
-    compile_step(stage, make_mesh(1))(state, stage.sets, None)
+    compile_step([stage], make_mesh(1))(state, stage.sets, None)
     assert state.params[HEADS[0]]["w"].is_deleted()

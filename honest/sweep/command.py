@@ -1,0 +1,121 @@
+"""What `honest sweep` does: checks every member, says how many and how long, runs them, and writes the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from honest.data.tasks import build_task
+from honest.errors import UserError
+from honest.jobs.folder import check, prepared
+from honest.jobs.local import LocalEngine
+from honest.jobs.pool import Engine, Job
+from honest.jobs.shown import exit_code, run_shown
+from honest.report.tables import layout
+from honest.sweep.folder import finished, log_file, plan_of, write_members
+from honest.sweep.grouping import groups_of, program_key
+from honest.sweep.members import LoadedSweep, Member, load_sweep
+from honest.sweep.results import final_table, write_results
+from honest.train.sharding import make_mesh
+from honest.train.stage import make_run
+
+COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once
+
+
+def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: int, retries: int, dry_run: bool) -> int:
+    """Exit code: 0, 1 if a member failed, 130 after Ctrl-C. Errors: see `load_sweep`, `check_members`, `prepared`.
+
+    jobs: processes at a time. together: members that `vmap` trains in one program, at most. retries: of a failed one.
+    """
+    for name, value, least in (("--jobs", jobs, 1), ("--together", together, 1), ("--retries", retries, 0)):
+        if value < least:
+            raise UserError(f"{name} is {value}; it must be at least {least}")
+    loaded = load_sweep(path)
+    folder = workdir or Path("runs") / loaded.sweep.name
+    jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and takes no accelerator's memory
+    keys = check_members(loaded)
+    alone = engine != "vmap"
+    groups = [[m] for m in loaded.members] if alone else groups_of(loaded.members, keys, together)
+    if dry_run:
+        check(plan_of(folder, loaded))
+        print(members_table(folder, loaded, groups))
+        return 0
+    with prepared(plan_of(folder, loaded)):
+        write_members(folder, loaded)
+        return _run(folder, loaded, groups, LocalEngine(jobs, member_command, folder / COMPILED), retries)
+
+
+def check_members(sweep: LoadedSweep) -> list[str]:
+    """What no config alone can tell: that files can be read, and patterns and populations fit the model and the data.
+
+    Returns what each member's program depends on. UserError: the first member that cannot be run.
+    """
+    tasks: list[tuple[object, object]] = []
+    keys = []
+    for member in sweep.members:
+        try:
+            jax.config.update("jax_enable_x64", member.config.precision == "float64")
+            if not any(section == member.config.task for section, _ in tasks):
+                tasks.append((member.config.task, build_task(member.config.task)))
+            task = next(made for section, made in tasks if section == member.config.task)
+            keys.append(program_key(make_run(member.config, task, make_mesh(1))))  # type: ignore[arg-type]
+        except UserError as error:
+            raise UserError(f"{sweep.path}: member {member.name}: {error}") from error
+    return keys
+
+
+def jobs_of(folder: Path, groups: Sequence[Sequence[Member]]) -> list[Job]:
+    """One job a group. Its log is that of its first member."""
+    return [
+        Job(
+            name=group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more",
+            members=tuple(member.name for member in group),
+            folder=folder,
+            log=log_file(folder, group[0].name),
+            after=None,
+            finished=partial(all_finished, folder, [member.name for member in group]),
+        )
+        for group in groups
+    ]
+
+
+def all_finished(folder: Path, names: Sequence[str]) -> bool:
+    return all(finished(folder, name) for name in names)
+
+
+def member_command(job: Job) -> list[str]:
+    return [sys.executable, "-m", "honest.sweep.run_member", str(job.folder), *job.members]
+
+
+def _run(folder: Path, sweep: LoadedSweep, groups: Sequence[Sequence[Member]], engine: Engine, retries: int) -> int:
+    write_results(folder, sweep)
+    done = sum(finished(folder, member.name) for member in sweep.members)
+    shared = "" if len(groups) == len(sweep.members) else f" in {len(groups)} programs"
+    left_out = f" ({sweep.left_out} more break a constraint)" if sweep.left_out else ""
+    count = f"{len(sweep.members)} members{left_out}{shared}"
+    print(f"{folder}: {count}, {done} of them done already, {engine.slots} at a time", flush=True)
+    jobs = jobs_of(folder, groups)
+    outcome, progress = run_shown(jobs, engine, retries, lambda: write_results(folder, sweep))
+    results = (
+        f"\n{final_table(folder, sweep)}\n\nResults: {folder / 'results.csv'}\n"
+        f"A page with figures: honest report {folder}   TensorBoard: tensorboard --logdir {folder / 'runs'}"
+    )
+    return exit_code(jobs, outcome, progress, results)
+
+
+def members_table(folder: Path, sweep: LoadedSweep, groups: Sequence[Sequence[Member]]) -> str:
+    """One line a member: its program's number where members share one, its parameters, and whether it is done."""
+    keys = list(sweep.members[0].parameters)
+    lines = [
+        [member.name, str(number), "done" if finished(folder, member.name) else "to do"]
+        + [str(member.parameters[key]) for key in keys]
+        for number, group in enumerate(groups, start=1)
+        for member in group
+    ]
+    table = layout(["member", "process", "state", *keys], lines, "lrl" + "l" * len(keys))
+    left_out = f"; {sweep.left_out} more break a constraint" if sweep.left_out else ""
+    return f"{table}\n{len(lines)} members in {folder}, in {len(groups)} processes{left_out}"

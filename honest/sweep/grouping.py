@@ -1,0 +1,72 @@
+"""Which members can be trained together: those whose configs differ in numbers that no program depends on."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import numpy as np
+
+from honest.baselines import METHODS
+from honest.config import RunConfig
+from honest.config_io.walk import leaves
+from honest.sweep.members import Member
+from honest.train.spec import MULTIPLIER_NUMBERS, OPTIMIZER_NUMBERS, PHASE_NUMBERS
+from honest.train.stage import Run
+
+# Of a prior these are arrays of the state: scales, and what they are made from. `tensors` is by pattern.
+PRIOR_NUMBERS = ("stddev", "scale", "tie_stddev", "spike_stddev", "floor", "bits", "examples", "scales.stddev")
+PRIORS = ("objective.first_prior.*", "objective.second_prior.*")
+NUMBERS = (
+    "name",
+    "seed",
+    "task.seed",
+    "objective.reference_measure.*",
+    *(f"{prior}.{number}" for prior in PRIORS for number in (*PRIOR_NUMBERS, "scales.examples")),
+    *(f"objective.multiplier.{number}" for number in MULTIPLIER_NUMBERS),
+    *(f"objective.phases.{number}" for number in PHASE_NUMBERS),
+    *(f"stages.*.optimizer.{number}" for number in OPTIMIZER_NUMBERS),
+)
+
+
+def is_number(key: str) -> bool:
+    """Whether members may differ in the value of this dotted key, and still share a program."""
+    return any(fnmatchcase(key, pattern) for pattern in NUMBERS)
+
+
+def program_key(run: Run) -> str:
+    """Equal for members that can be trained together: all that is no number, and the sizes of their data."""
+    rest = {key: value for key, value, _ in leaves(run.config) if not is_number(key)}
+    return json.dumps([rest, data_key(run)], sort_keys=True, default=str, ensure_ascii=False)
+
+
+def data_key(run: Run) -> list[Any]:
+    """Shapes and counts of the rows; and what they are, where a baseline's own loss is made from them."""
+    splits = run.task.splits
+    shapes = [(leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(splits)]
+    labels = [int(np.sum(np.asarray(part.label_B) >= 0)) for part in (splits.trusted, splits.untrusted, splits.ceiling)]
+    tokens = int(np.sum(np.asarray(splits.world.world_targets_BxLxT) >= 0))
+    of_rows = any(METHODS[name].penalty is not None for name in run.config.methods if name in METHODS)
+    content = zlib.crc32(np.asarray(splits.trusted.label_B).tobytes()) if of_rows else 0
+    return [shapes, labels, tokens, content]
+
+
+def groups_of(members: Sequence[Member], keys: Sequence[str], most: int) -> list[list[Member]]:
+    """Members of one key together, at most so many, in the order of the sweep. keys: `program_key` of each."""
+    by_key: dict[str, list[Member]] = {}
+    for member, key in zip(members, keys, strict=True):
+        by_key.setdefault(key, []).append(member)
+    return [group[first : first + most] for group in by_key.values() for first in range(0, len(group), most)]
+
+
+def why_apart(configs: Sequence[RunConfig]) -> list[str]:
+    """The keys that are no numbers and differ between these configs."""
+    values: dict[str, set[str]] = {}
+    for config in configs:
+        for key, value, _ in leaves(config):
+            values.setdefault(key, set()).add(repr(value))
+    return [key for key, found in values.items() if len(found) > 1 and not is_number(key)]

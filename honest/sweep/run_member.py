@@ -1,0 +1,55 @@
+"""Trains members of a sweep in this process: what every engine starts, wherever it does.
+
+    python -m honest.sweep.run_member FOLDER NAME [NAME …]
+
+Several members are trained together, in one program; they differ in numbers alone (`grouping`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from honest.config_io import load_config
+from honest.errors import UserError
+from honest.process import STOPPED, StopSignal, keep_freed_memory
+from honest.sweep.folder import config_file, finished, member_names, position, run_folder
+from honest.train.loop import Stopped
+from honest.train.run_directory import RunDirectory
+from honest.training import Asked, train
+
+
+def run_members(folder: Path, names: Sequence[str]) -> int:
+    """Exit code: 0, 2 for a mistake of the user's, 130 if it was asked (by SIGINT or SIGTERM) to save and stop.
+
+    Finished members are skipped; the others go on from where they stand. Members that were killed while they saved may
+    stand at two steps: then those of one step are trained together, and after them those of the other.
+    """
+    keep_freed_memory()
+    try:
+        unknown = sorted({*names} - {*member_names(folder)})
+        if unknown:
+            raise UserError(f"{folder} has no member {', '.join(unknown)}")
+        left = [name for name in names if not finished(folder, name)]
+        groups: dict[object, list[str]] = {}
+        for name in left:
+            groups.setdefault(position(folder, name), []).append(name)
+        stop = StopSignal()
+        for group in groups.values():
+            asked = [
+                Asked(load_config(config_file(folder, name)).config, RunDirectory(run_folder(folder, name)), None)
+                for name in group
+            ]
+            train(asked, stop.requested, lambda: None)
+    except UserError as error:
+        print(f"honest: {error}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"\n{stopped}; everything up to there is saved", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_members(Path(sys.argv[1]), sys.argv[2:]))

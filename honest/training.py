@@ -1,0 +1,131 @@
+"""Whole runs: their stages in order, each resumed where it stopped. Several runs may share their programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from honest.config import RunConfig
+from honest.config_io import dump_config
+from honest.report.evaluator import Evaluator
+from honest.report.final import Final, conclude, summary, text
+from honest.report.plots import heads_figure
+from honest.run import logged_gaps, start_all
+from honest.train.checkpoint import Checkpoints
+from honest.train.events import EventLog, custom_scalars_layout
+from honest.train.loop import Lane, run_stage
+from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, write_new
+from honest.train.shared_trunk import adopt_trunk, check_trunk
+from honest.train.stage import PRIOR, TRUNK, Run, Stage, order
+from honest.train.stages import make_stage
+from honest.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run to train. trunk_from: one whose finished trunk stage is taken over instead of training it again."""
+
+    config: RunConfig
+    directory: RunDirectory
+    trunk_from: RunDirectory | None
+
+
+class Member:
+    """A run that is being trained."""
+
+    def __init__(self, asked: Asked, run: Run, evaluator: Evaluator):
+        self.config, self.directory, self.run, self.evaluator = asked.config, asked.directory, run, evaluator
+        self.events = EventLog(asked.directory.path)
+        self.stages: dict[str, Stage] = {}
+        self.states: dict[str, TrainState] = {}
+        custom_scalars_layout(self.events)
+        self.events.text("config", f"```\n{dump_config(asked.config)}\n```", 0)
+
+    def begin(self, name: str) -> Lane:
+        results = {done: state.params for done, state in self.states.items()}
+        self.stages[name] = make_stage(self.run, name, results)
+        checkpoints = Checkpoints(self.directory.checkpoints(name), self.config.checkpoint.keep)
+        return Lane(self.stages[name], checkpoints, self.events, self.evaluator, self.config.evaluation.log_every)
+
+    def end(self, name: str, state: TrainState) -> None:
+        self.states[name] = state
+        if name == TRUNK:
+            self.evaluator.set_trunk(state.params["trunk"])
+
+
+def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved: Callable[[], None]) -> None:
+    """Trains every stage, prints the reports and writes each `summary.json` and figure. Raises `Stopped`.
+
+    Several runs are trained together, in one program: their configs differ in numbers alone, and they stand at the same
+    step of the same stage.
+
+    stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
+    """
+    with ExitStack() as locks:
+        for each in asked:
+            locks.enter_context(each.directory.lock())
+        resumed = [each.directory.check(each.config) for each in asked]
+        # Before anything is written: a table that cannot be read leaves no run behind.
+        runs = start_all([each.config for each in asked])
+        for each in asked:
+            if each.trunk_from is not None:
+                check_trunk(each.trunk_from, each.config)
+            each.directory.prepare(each.config)
+            if each.trunk_from is not None:
+                adopt_trunk(each.trunk_from, each.directory)
+        for each, goes_on in zip(asked, resumed, strict=True):
+            print(f"{'resuming' if goes_on else 'new run in'} {each.directory.path}", flush=True)
+        print(runs[0][0].task.description, flush=True)
+        members = [Member(each, *run) for each, run in zip(asked, runs, strict=True)]
+        for name in order(asked[0].config):
+            train_stage(members, name, stop_requested)
+        for member in members:
+            member.events.close()
+        all_saved()
+        if PRIOR in members[0].stages:
+            print("sampling log Z from both sides …", flush=True)
+        for member in members:
+            gaps = logged_gaps(member.directory, member.stages)
+            report(conclude(member.evaluator, member.stages, member.states, gaps), member.config, member.directory)
+
+
+def train_stage(members: Sequence[Member], name: str, stop_requested: Callable[[], bool]) -> None:
+    lanes = [member.begin(name) for member in members]
+    config = members[0].config
+    try:
+        states = run_stage(
+            lanes,
+            members[0].run.mesh,
+            burn_in=config.objective.phases.burn_in_steps,
+            checkpoint_every=config.checkpoint.every,
+            evaluate_every=config.evaluation.every,
+            stop_requested=stop_requested,
+        )
+    finally:
+        for lane in lanes:
+            lane.checkpoints.close()
+    for member, state in zip(members, states, strict=True):
+        member.end(name, state)
+
+
+def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:
+    if not (directory / SUMMARY).exists():
+        figures = directory / "figures"
+        figures.mkdir(exist_ok=True)
+        heads_figure(figures / "heads.png", final.scores, f"{config.name}, seed {config.seed}")
+        # The environment that the run started in: the source may have changed since.
+        started = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+        write_new(directory / SUMMARY, json.dumps(summary(final, config, started), indent=2, ensure_ascii=False))
+    print(text(final, config))
+    print(f"\nResults: {directory / SUMMARY}   Figure: {directory / 'figures' / 'heads.png'}")
+    print(f"TensorBoard: {tensorboard()} --logdir {directory.path}")
+
+
+def tensorboard() -> str:
+    """The installed command as one can type it from here, whether or not the environment is activated."""
+    command = Path(sys.executable).parent / "tensorboard"
+    return str(command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command)
