@@ -1,0 +1,258 @@
+"""Figures of a sweep: quantities along each parameter, parallel coordinates, and a heat map of two parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from honest.report.figures_style import PALETTE, errors, interval_note, save, spans, wrapped
+from honest.report.labels import Parameter
+from honest.report.sweep import (
+    HeatMap,
+    Series,
+    Setting,
+    Sweep,
+    Value,
+    heat_map,
+    over_seeds,
+    points,
+    ticks,
+    value_text,
+)
+from honest.report.sweep_panels import Panel
+
+LINEAR_RANGE = 30.0  # positive numbers that span more are drawn along a logarithm
+MOST_TICKS = 8  # of a numeric axis that has a tick at each value
+MOST_LINES = 6  # settings of the other parameters that are told apart by lines and markers
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", (0, (1, 3))), ("P", (0, (6, 2, 1, 2, 1, 2))))
+COLOURS = "viridis"
+
+
+# --- axes ----------------------------------------------------------------------------------------------------------
+
+
+def is_logarithmic(sweep: Sweep, parameter: Parameter) -> bool:
+    """Whether the parameter's numbers are positive, and span more than `LINEAR_RANGE` or were drawn so."""
+    numbers = _numbers(parameter)
+    if not parameter.numeric or min(numbers) <= 0:
+        return False
+    return parameter.key in sweep.logarithmic or spans(numbers, LINEAR_RANGE)
+
+
+def positions(sweep: Sweep, parameter: Parameter) -> dict[Value, float]:
+    """Value -> place on an axis from 0 to 1: numbers along a line or a logarithm, texts evenly spaced; None, for no
+    such key, beyond the end."""
+    known = [value for value in ticks(parameter) if value is not None]
+    if parameter.numeric:
+        scale = math.log if is_logarithmic(sweep, parameter) else float
+        scaled = [scale(value) for value in known if isinstance(value, float)]
+        span = scaled[-1] - scaled[0] or 1.0
+        placed: dict[Value, float] = {value: (x - scaled[0]) / span for value, x in zip(known, scaled, strict=True)}
+    else:
+        placed = {value: i / max(len(known) - 1, 1) for i, value in enumerate(known)}
+    return placed | ({None: 1.2} if None in parameter.values else {})
+
+
+def shown_ticks(sweep: Sweep, parameter: Parameter) -> dict[float, str]:
+    """Place -> text: every value where they are few, else five numbers along the axis."""
+    places = positions(sweep, parameter)
+    if not parameter.numeric or len(places) <= MOST_TICKS:
+        return {place: value_text(value) for value, place in places.items()}
+    numbers = _numbers(parameter)
+    spaced = np.geomspace if is_logarithmic(sweep, parameter) else np.linspace
+    found = {i / 4: f"{x:.3g}" for i, x in enumerate(spaced(min(numbers), max(numbers), 5))}
+    return found | ({places[None]: value_text(None)} if None in places else {})
+
+
+def _numbers(parameter: Parameter) -> list[float]:
+    return [value for value in parameter.values if isinstance(value, float)]
+
+
+def scale_of(panel: Panel, values: Sequence[float]) -> Normalize:
+    """Of colours and axes: the panel's own limits, or those of the values."""
+    finite = [value for value in values if math.isfinite(value)]
+    if panel.limits is not None:
+        return Normalize(*panel.limits)
+    if min(finite) > 0 and spans(finite, LINEAR_RANGE):
+        return LogNorm(min(finite), max(finite))
+    low, high = min(finite), max(finite)
+    return Normalize(low, high) if high > low else Normalize(low - 0.5, high + 0.5)
+
+
+# --- along a parameter ---------------------------------------------------------------------------------------------
+
+
+def along_figure(path: Path, sweep: Sweep, index: int, panels: Sequence[Panel]) -> None:
+    """All panels along the parameter of that index; settings that differ in it alone are joined by lines."""
+    parameter = sweep.parameters[index]
+    figure, axes = _grid(len(panels), 3.75, 3.2)
+    others = _others(sweep, index)
+    cells = []
+    for axis, panel in zip(axes, panels, strict=True):
+        for number, series in enumerate(panel.series):
+            cells += _along(axis, sweep, index, series, PALETTE[number], others)
+        _value_axis(axis, panel)
+        texts = shown_ticks(sweep, parameter)
+        long = sum(map(len, texts.values())) > 40
+        axis.set_xticks(list(texts), list(texts.values()), rotation=25 if long else 0, ha="right" if long else "center")
+        axis.set_xlim(-0.08, 1.08 if None not in parameter.values else 1.28)
+        axis.set_xlabel(parameter.label, fontsize=8.5)
+        if len(panel.series) > 1:
+            axis.legend(fontsize=7.5, framealpha=0.7, title=None)
+    _legend_of_others(figure, others)
+    figure.supylabel(interval_note(cells), fontsize=9)
+    save(figure, path)
+
+
+def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """So many axes in rows of three, each of that size in inches."""
+    columns = min(3, count)
+    rows = math.ceil(count / columns)
+    size = (width * columns, height * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    axes: list[Axes] = list(grid.flat)
+    for axis in axes[count:]:
+        axis.axis("off")
+    return figure, axes[:count]
+
+
+def _others(sweep: Sweep, index: int) -> dict[Setting, Any]:
+    """What the other parameters are -> (marker, line); empty where they are too many to be told apart."""
+    rest = dict.fromkeys(_without(setting, index) for setting in sweep.settings)
+    return dict(zip(rest, STYLES, strict=False)) if len(rest) <= MOST_LINES else {}
+
+
+def _without(setting: Setting, index: int) -> Setting:
+    return (*setting[:index], *setting[index + 1 :])
+
+
+def _along(axis: Axes, sweep: Sweep, index: int, series: Series, colour: str, others: Mapping[Setting, Any]) -> list:
+    places = positions(sweep, sweep.parameters[index])
+    lines: dict[Setting, list[tuple[float, Any]]] = {}
+    for point in points(sweep, index, series):
+        rest = _without(point.setting, index)
+        lines.setdefault(rest if others else (), []).append((places[point.at], point.cell))
+    label: str | None = series.label
+    for rest, line in lines.items():
+        marker, dashes = others[rest] if others else ("o", "none")
+        dodge = 0.012 * (list(others).index(rest) - (len(others) - 1) / 2) if others else 0.0
+        found = [cell for _, cell in line]
+        style: dict[str, Any] = {"marker": marker, "ls": dashes, "color": colour, "ms": 4, "lw": 1, "capsize": 2.5}
+        x = [place + dodge for place, _ in line]
+        axis.errorbar(x, [cell.value for cell in found], yerr=errors(found), label=label, elinewidth=0.8, **style)
+        label = None
+    return [cell for line in lines.values() for _, cell in line]
+
+
+def _value_axis(axis: Axes, panel: Panel) -> None:
+    axis.set_title(wrapped(panel.label, 38), fontsize=9)
+    axis.tick_params(labelsize=8)
+    if panel.limits is not None:
+        axis.set_ylim(panel.limits[0] - 0.03, panel.limits[1] + 0.03)
+        return
+    drawn = [y for line in axis.lines for y in np.asarray(line.get_ydata(), np.float64) if math.isfinite(y)]
+    if isinstance(scale_of(panel, drawn), LogNorm):
+        axis.set_yscale("log")
+
+
+def _legend_of_others(figure: Figure, others: Mapping[Setting, Any]) -> None:
+    if len(others) < 2:
+        return
+    handles = [
+        Line2D([], [], marker=marker, ls=dashes, color="0.3", ms=4, lw=1, label=", ".join(map(value_text, rest)))
+        for rest, (marker, dashes) in others.items()
+    ]
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), "ncols": 3, "frameon": False}
+    figure.legend(handles=handles, fontsize=8.5, **below)
+
+
+# --- parallel coordinates ------------------------------------------------------------------------------------------
+
+
+def parallel_figure(path: Path, sweep: Sweep, panel: Panel, series: Series) -> None:
+    """A line a setting through its parameters to the mean of the series, which colours it."""
+    cells = {setting: over_seeds(members, series) for setting, members in sweep.settings.items()}
+    cells = {setting: cell for setting, cell in cells.items() if cell.seeds}
+    values = [cell.value for cell in cells.values()]
+    scale = scale_of(panel, values)
+    count = len(sweep.parameters)
+    figure, axis = plt.subplots(figsize=(min(2.6 * count + 2.4, 15), 4.4), layout="constrained")
+    places = [positions(sweep, parameter) for parameter in sweep.parameters]
+    for setting, cell in cells.items():
+        y = [place[value] for place, value in zip(places, setting, strict=True)]
+        colour = plt.get_cmap(COLOURS)(scale(cell.value))
+        axis.plot([*range(count), count], [*y, scale(cell.value)], color=colour, lw=1.5, alpha=0.85)
+    for i, parameter in enumerate(sweep.parameters):
+        _upright(axis, i, shown_ticks(sweep, parameter))
+    names = [wrapped(parameter.label.replace(".", ".​"), 22) for parameter in sweep.parameters]
+    axis.set_xticks(range(count + 1), [*names, "mean over seeds,\nas coloured"], fontsize=8.5)
+    axis.set(xlim=(-0.35, count + 0.05), ylim=(-0.06, 1.06 if all(None not in place for place in places) else 1.26))
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    axis.axvline(count, color="0.3", lw=1, zorder=3)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, pad=0.02, fraction=0.05)
+    bar.set_label(wrapped(panel.name(series), 46), fontsize=9)
+    save(figure, path)
+
+
+def _upright(axis: Axes, x: int, texts: Mapping[float, str]) -> None:
+    axis.axvline(x, color="0.3", lw=1, zorder=3)
+    for y, text in texts.items():
+        axis.plot([x - 0.015, x + 0.015], [y, y], color="0.3", lw=1, zorder=3)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
+        axis.text(x - 0.04, y, text, ha="right", va="center", fontsize=8, zorder=4, bbox=box)
+
+
+# --- heat maps -----------------------------------------------------------------------------------------------------
+
+
+def heat_figure(path: Path, sweep: Sweep, panels: Sequence[Panel]) -> None:
+    """A map a series; the number in a cell is the mean over its seeds, and cells without one are hatched."""
+    wanted = [(panel, series) for panel in panels for series in panel.series]
+    maps = [heat_map(sweep, series) for _, series in wanted]
+    width, height = 1.9 + 0.62 * len(maps[0].columns), 1.5 + 0.5 * len(maps[0].rows)
+    figure, axes = _grid(len(maps), width, height)
+    for axis, (panel, series), found in zip(axes, wanted, maps, strict=True):
+        _heat(figure, axis, panel, series, found)
+    figure.supxlabel(sweep.parameters[1].label, fontsize=9.5)
+    figure.supylabel(sweep.parameters[0].label, fontsize=9.5)
+    save(figure, path)
+
+
+def _heat(figure: Figure, axis: Axes, panel: Panel, series: Series, found: HeatMap) -> None:
+    values_RxC = np.array([[cell.value for cell, _ in line] for line in found.cells])
+    scale = scale_of(panel, values_RxC.ravel().tolist())
+    axis.imshow(np.ma.masked_invalid(values_RxC), cmap=COLOURS, norm=scale, aspect="auto")
+    for row, line in enumerate(found.cells):
+        for column, (cell, of) in enumerate(line):
+            _cell(axis, column, row, panel, scale, cell.value, cell.seeds, of)
+    axis.set_xticks(range(len(found.columns)), map(value_text, found.columns), fontsize=8)
+    axis.set_yticks(range(len(found.rows)), map(value_text, found.rows), fontsize=8)
+    axis.tick_params(length=0)
+    axis.set_title(wrapped(panel.name(series), 32), fontsize=8.5)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, fraction=0.08, pad=0.03)
+    bar.set_label(panel.unit or "bare number", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _cell(axis: Axes, x: int, y: int, panel: Panel, scale: Normalize, value: float, seeds: int, of: int) -> None:
+    if not seeds:
+        hatched: dict[str, Any] = {"hatch": "////", "facecolor": "white", "edgecolor": "0.6", "lw": 0}
+        axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **hatched))
+        return
+    few = f"\n{seeds} of {of}" if seeds < of else ""
+    bright = float(scale(value)) > 0.6
+    number = f"{value:.{panel.digits}f}{few}"
+    axis.text(x, y, number, ha="center", va="center", fontsize=7.5, color="black" if bright else "white")
