@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from honest.report.benchmark_table import Cell
 from honest.report.figures_style import PALETTE, errors, interval_note, save, spans, wrapped
 from honest.report.labels import Parameter
 from honest.report.sweep import (
@@ -34,6 +35,8 @@ from honest.report.sweep_panels import Panel
 
 LINEAR_RANGE = 30.0  # positive numbers that span more are drawn along a logarithm
 MOST_TICKS = 8  # of a numeric axis that has a tick at each value
+LONGEST_TICKS = 40  # characters of all ticks together, beyond which they stand aslant
+LONGEST_KEY = 20  # characters of a line of a dotted key
 MOST_LINES = 6  # settings of the other parameters that are told apart by lines and markers
 STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", (0, (1, 3))), ("P", (0, (6, 2, 1, 2, 1, 2))))
 COLOURS = "viridis"
@@ -98,20 +101,18 @@ def along_figure(path: Path, sweep: Sweep, index: int, panels: Sequence[Panel]) 
     parameter = sweep.parameters[index]
     figure, axes = _grid(len(panels), 3.75, 3.2)
     others = _others(sweep, index)
-    cells = []
+    texts = shown_ticks(sweep, parameter)
+    long = sum(map(len, texts.values())) > LONGEST_TICKS
+    drawn: list[Cell] = []
     for axis, panel in zip(axes, panels, strict=True):
-        for number, series in enumerate(panel.series):
-            cells += _along(axis, sweep, index, series, PALETTE[number], others)
-        _value_axis(axis, panel)
-        texts = shown_ticks(sweep, parameter)
-        long = sum(map(len, texts.values())) > 40
+        cells = [_along(axis, sweep, index, panel, number, others) for number in range(len(panel.series))]
+        _value_axis(axis, panel, [cell.value for line in cells for cell in line])
         axis.set_xticks(list(texts), list(texts.values()), rotation=25 if long else 0, ha="right" if long else "center")
-        axis.set_xlim(-0.08, 1.08 if None not in parameter.values else 1.28)
+        axis.set_xlim(-0.1, 1.1 if None not in parameter.values else 1.3)
         axis.set_xlabel(parameter.label, fontsize=8.5)
-        if len(panel.series) > 1:
-            axis.legend(fontsize=7.5, framealpha=0.7, title=None)
+        drawn += [cell for line in cells for cell in line]
     _legend_of_others(figure, others)
-    figure.supylabel(interval_note(cells), fontsize=9)
+    figure.supylabel(interval_note(drawn), fontsize=9)
     save(figure, path)
 
 
@@ -137,33 +138,42 @@ def _without(setting: Setting, index: int) -> Setting:
     return (*setting[:index], *setting[index + 1 :])
 
 
-def _along(axis: Axes, sweep: Sweep, index: int, series: Series, colour: str, others: Mapping[Setting, Any]) -> list:
+def _along(
+    axis: Axes, sweep: Sweep, index: int, panel: Panel, number: int, others: Mapping[Setting, Any]
+) -> list[Cell]:
+    """Draws the panel's series of that number, beside the others at the same place, and returns what it drew."""
+    series = panel.series[number]
     places = positions(sweep, sweep.parameters[index])
-    lines: dict[Setting, list[tuple[float, Any]]] = {}
+    lines: dict[Setting, list[tuple[float, Cell]]] = {}
     for point in points(sweep, index, series):
-        rest = _without(point.setting, index)
-        lines.setdefault(rest if others else (), []).append((places[point.at], point.cell))
-    label: str | None = series.label
+        rest = _without(point.setting, index) if others else ()
+        lines.setdefault(rest, []).append((places[point.at], point.cell))
+    beside = list(others) or [()]
     for rest, line in lines.items():
         marker, dashes = others[rest] if others else ("o", "none")
-        dodge = 0.012 * (list(others).index(rest) - (len(others) - 1) / 2) if others else 0.0
-        found = [cell for _, cell in line]
-        style: dict[str, Any] = {"marker": marker, "ls": dashes, "color": colour, "ms": 4, "lw": 1, "capsize": 2.5}
-        x = [place + dodge for place, _ in line]
-        axis.errorbar(x, [cell.value for cell in found], yerr=errors(found), label=label, elinewidth=0.8, **style)
-        label = None
+        slot = beside.index(rest) * len(panel.series) + number
+        slots = len(beside) * len(panel.series)
+        dodge = min(0.014, 0.12 / slots) * (slot - (slots - 1) / 2)
+        style: dict[str, Any] = {"marker": marker, "ls": dashes, "color": PALETTE[number], "ms": 4, "lw": 1}
+        cells = [cell for _, cell in line]
+        x, y = [place + dodge for place, _ in line], [cell.value for cell in cells]
+        axis.errorbar(x, y, yerr=errors(cells), capsize=2, elinewidth=0.8, **style)
+    if len(panel.series) > 1:
+        axis.plot([], [], color=PALETTE[number], lw=2, label=series.label)
+        axis.legend(fontsize=7.5, framealpha=0.7)
     return [cell for line in lines.values() for _, cell in line]
 
 
-def _value_axis(axis: Axes, panel: Panel) -> None:
-    axis.set_title(wrapped(panel.label, 38), fontsize=9)
+def _value_axis(axis: Axes, panel: Panel, values: Sequence[float]) -> None:
+    unit = f"\n({panel.unit})" if panel.unit else ""
+    axis.set_title(f"{wrapped(panel.title, 42)}{unit}", fontsize=9)
     axis.tick_params(labelsize=8)
+    if panel.mark is not None:
+        axis.axhline(panel.mark, color="0.4", lw=1, ls=":", zorder=0)
     if panel.limits is not None:
         axis.set_ylim(panel.limits[0] - 0.03, panel.limits[1] + 0.03)
-        return
-    drawn = [y for line in axis.lines for y in np.asarray(line.get_ydata(), np.float64) if math.isfinite(y)]
-    if isinstance(scale_of(panel, drawn), LogNorm):
-        axis.set_yscale("log")
+    elif isinstance(scale_of(panel, values), LogNorm):
+        axis.set_yscale("log", nonpositive="clip")
 
 
 def _legend_of_others(figure: Figure, others: Mapping[Setting, Any]) -> None:
@@ -184,10 +194,9 @@ def parallel_figure(path: Path, sweep: Sweep, panel: Panel, series: Series) -> N
     """A line a setting through its parameters to the mean of the series, which colours it."""
     cells = {setting: over_seeds(members, series) for setting, members in sweep.settings.items()}
     cells = {setting: cell for setting, cell in cells.items() if cell.seeds}
-    values = [cell.value for cell in cells.values()]
-    scale = scale_of(panel, values)
+    scale = scale_of(panel, [cell.value for cell in cells.values()])
     count = len(sweep.parameters)
-    figure, axis = plt.subplots(figsize=(min(2.6 * count + 2.4, 15), 4.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(min(2.4 * count + 2.6, 15), 4.2), layout="constrained")
     places = [positions(sweep, parameter) for parameter in sweep.parameters]
     for setting, cell in cells.items():
         y = [place[value] for place, value in zip(places, setting, strict=True)]
@@ -195,16 +204,25 @@ def parallel_figure(path: Path, sweep: Sweep, panel: Panel, series: Series) -> N
         axis.plot([*range(count), count], [*y, scale(cell.value)], color=colour, lw=1.5, alpha=0.85)
     for i, parameter in enumerate(sweep.parameters):
         _upright(axis, i, shown_ticks(sweep, parameter))
-    names = [wrapped(parameter.label.replace(".", ".​"), 22) for parameter in sweep.parameters]
-    axis.set_xticks(range(count + 1), [*names, "mean over seeds,\nas coloured"], fontsize=8.5)
-    axis.set(xlim=(-0.35, count + 0.05), ylim=(-0.06, 1.06 if all(None not in place for place in places) else 1.26))
+    _colour_axis(axis, count, scale)
+    names = [_broken(parameter.label) for parameter in sweep.parameters]
+    axis.set_xticks(range(count + 1), [*names, wrapped(panel.name(series), 24)], fontsize=8.5)
+    axis.set_aspect("auto")
+    axis.set(xlim=(-0.35, count + 0.45), ylim=(-0.06, 1.06 if all(None not in place for place in places) else 1.26))
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    axis.axvline(count, color="0.3", lw=1, zorder=3)
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, pad=0.02, fraction=0.05)
-    bar.set_label(wrapped(panel.name(series), 46), fontsize=9)
     save(figure, path)
+
+
+def _broken(key: str) -> str:
+    """A dotted key over several lines, broken after its dots and before its unit."""
+    lines = [""]
+    for word in key.replace(".", ". ").replace("θ. ", "θ.").split():
+        if (lines[-1] and len(lines[-1]) + len(word) > LONGEST_KEY) or word.startswith("("):
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 def _upright(axis: Axes, x: int, texts: Mapping[float, str]) -> None:
@@ -213,6 +231,14 @@ def _upright(axis: Axes, x: int, texts: Mapping[float, str]) -> None:
         axis.plot([x - 0.015, x + 0.015], [y, y], color="0.3", lw=1, zorder=3)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
         axis.text(x - 0.04, y, text, ha="right", va="center", fontsize=8, zorder=4, bbox=box)
+
+
+def _colour_axis(axis: Axes, x: int, scale: Normalize) -> None:
+    """The last axis is the scale of the colours itself."""
+    strip_256x1 = np.linspace(0.0, 1.0, 256)[:, None]
+    axis.imshow(strip_256x1, cmap=COLOURS, extent=(x, x + 0.06, 0.0, 1.0), origin="lower", aspect="auto", zorder=3)
+    for place in np.linspace(0.0, 1.0, 6):
+        axis.text(x + 0.08, place, f"{float(scale.inverse(place)):.3g}", ha="left", va="center", fontsize=8)
 
 
 # --- heat maps -----------------------------------------------------------------------------------------------------
@@ -241,7 +267,7 @@ def _heat(figure: Figure, axis: Axes, panel: Panel, series: Series, found: HeatM
     axis.set_xticks(range(len(found.columns)), map(value_text, found.columns), fontsize=8)
     axis.set_yticks(range(len(found.rows)), map(value_text, found.rows), fontsize=8)
     axis.tick_params(length=0)
-    axis.set_title(wrapped(panel.name(series), 32), fontsize=8.5)
+    axis.set_title(wrapped(panel.title_of(series), 34), fontsize=8.5)
     bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=axis, fraction=0.08, pad=0.03)
     bar.set_label(panel.unit or "bare number", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -254,5 +280,5 @@ def _cell(axis: Axes, x: int, y: int, panel: Panel, scale: Normalize, value: flo
         return
     few = f"\n{seeds} of {of}" if seeds < of else ""
     bright = float(scale(value)) > 0.6
-    number = f"{value:.{panel.digits}f}{few}"
+    number = f"{value:.{panel.digits}f}{few}".replace("-", "−")
     axis.text(x, y, number, ha="center", va="center", fontsize=7.5, color="black" if bright else "white")

@@ -90,12 +90,12 @@ class HeatMap(NamedTuple):
 
 def read_sweep(source: Source) -> Sweep:
     """UserError: sweep.yaml, or a member's units.json, cannot be read."""
-    units = _units(source)
     runs = {run.path: run for run in source.runs}
-    keys = dict.fromkeys(key for member in source.planned for key in member.parameters)
-    given = {key: [member.parameters.get(key) for member in source.planned] for key in keys}
-    varied = [key for key, values in given.items() if key not in SEEDS and len(set(map(repr, values))) > 1]
-    parameters = [parameter_of(key, given[key], units.get(key)) for key in varied]
+    parameters = [
+        parameter
+        for parameter in member_parameters(source.path, source.planned)
+        if parameter.key not in SEEDS and len(set(parameter.values)) > 1
+    ]
     members = []
     for i, planned in enumerate(source.planned):
         folder = source.path / RUNS / planned.name
@@ -127,6 +127,16 @@ def _with_derived(run: RunFiles) -> Iterator[Score]:
 # --- parameters ----------------------------------------------------------------------------------------------------
 
 
+def member_parameters(path: Path, planned: Sequence[Planned]) -> list[Parameter]:
+    """All keys that the members of the sweep in `path` were given, seeds among them. UserError as in `read_sweep`."""
+    units = _units(path, planned)
+    keys = dict.fromkeys(key for member in planned for key in member.parameters)
+    return [
+        parameter_of(key, [m.parameters.get(key) for m in planned], units.get(key))
+        for key in keys
+    ]
+
+
 def parameter_of(key: str, given: Sequence[Any], unit: str | None) -> Parameter:
     """Numbers in `unit`, which is the field's own (None: not known, as no member has started; then the first one's);
     texts if any value is none."""
@@ -155,11 +165,11 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _units(source: Source) -> dict[str, str]:
+def _units(sweep: Path, planned: Sequence[Planned]) -> dict[str, str]:
     """Dotted key -> unit, of all members that have started."""
     found: dict[str, str] = {}
-    for planned in source.planned:
-        path = source.path / RUNS / planned.name / UNITS
+    for member in planned:
+        path = sweep / RUNS / member.name / UNITS
         try:
             found |= json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

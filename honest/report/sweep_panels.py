@@ -12,21 +12,22 @@ HEADS = ("intended", "instrumental", "mean (blind choice)")
 
 
 class Panel(NamedTuple):
-    """unit: "" for a bare number; limits: of its axis, where it has natural ones."""
+    """unit: "" for a bare number; limits: of its axis, where it has natural ones; mark: a value that a line shows."""
 
     title: str
     unit: str
     digits: int
     limits: tuple[float, float] | None
+    mark: float | None
     series: tuple[Series, ...]
 
-    @property
-    def label(self) -> str:
-        return f"{self.title} ({self.unit})" if self.unit else self.title
+    def title_of(self, series: Series) -> str:
+        """Of a series among those of all panels, without its unit."""
+        alone = len(self.series) == 1 and series.label not in HEADS
+        return self.title if alone else f"{series.label}: {self.title}"
 
     def name(self, series: Series) -> str:
-        """Of a series among those of all panels."""
-        return self.label if len(self.series) == 1 and series.label not in HEADS else f"{series.label}: {self.label}"
+        return f"{self.title_of(series)} ({self.unit})" if self.unit else self.title_of(series)
 
 
 def _of_heads(metric: str) -> tuple[Series, ...]:
@@ -38,12 +39,15 @@ LOG_Z = tuple(
     for side, label in (("claim", "claimed"), ("lower", "lower bound"), ("upper", "upper bound"))
 )
 PANELS = (
-    Panel("right by the truth, fooled rows", "share of rows", 2, (0.0, 1.0), _of_heads(TRUTH)),
-    Panel("answered as the person would, fooled rows", "share of rows", 2, (0.0, 1.0), _of_heads("person_fooled")),
+    Panel("right by the truth, fooled rows", "share of rows", 2, (0.0, 1.0), None, _of_heads(TRUTH)),
+    Panel(
+        "answered as the person would, fooled rows", "share of rows", 2, (0.0, 1.0), None, _of_heads("person_fooled")
+    ),
     Panel(
         "Jensen–Shannon divergence of the heads, fooled rows",
         "bit/row",
         4,
+        None,
         None,
         (Series("both heads", "", DIVERGENCE_BITS),),
     ),
@@ -52,10 +56,11 @@ PANELS = (
         "nat/disagreement",
         2,
         None,
+        None,
         (Series("λ", "", "constraint/lambda_nats_per_disagreement"),),
     ),
-    Panel("C̄/ε at the end, whole population", "", 2, None, (Series("C̄/ε", "", OVER_TOLERANCE),)),
-    Panel("log Z", "nat", 1, None, LOG_Z),
+    Panel("C̄/ε at the end, whole population", "", 2, None, 1.0, (Series("C̄/ε", "", OVER_TOLERANCE),)),
+    Panel("log Z", "nat", 1, None, None, LOG_Z),
 )
 
 

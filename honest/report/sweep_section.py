@@ -8,7 +8,7 @@ from pathlib import Path
 
 from honest.report.benchmark_table import NONE, Cell
 from honest.report.content import Figure, Section, Table, csv_row
-from honest.report.drawn import slugs
+from honest.report.drawn import slug, slugs
 from honest.report.figures_sweep import along_figure, heat_figure, parallel_figure
 from honest.report.findings import cell_text
 from honest.report.labels import Parameter
@@ -172,13 +172,13 @@ def _figures(sweep: Sweep, panels: Sequence[Panel], folder: Path) -> list[Figure
                 path, f"Along {parameter.label}. A point is a setting; lines join those that differ in nothing else."
             )
         )
-    for panel, series in _columns(panels):
+    for panel in panels:
+        series = panel.series[0]  # of two heads the intended one, of an unordered pair the blind choice
         if series.metric in COLOURED:
-            path = folder / f"sweep_parallel_{slugs([panel.name(series)])[panel.name(series)]}.png"
+            path = folder / f"sweep_parallel_{slug(series.metric)}.png"
             parallel_figure(path, sweep, panel, series)
-            figures.append(
-                Figure(path, f"Parallel coordinates: a line is a setting, coloured by {panel.name(series)}.")
-            )
+            caption = f"Parallel coordinates: a line is a setting, coloured by {panel.name(series)}."
+            figures.append(Figure(path, caption))
     if is_grid(sweep):
         path = folder / "sweep_heat_map.png"
         heat_figure(path, sweep, panels)

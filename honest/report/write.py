@@ -23,6 +23,11 @@ from honest.report.training import read_curves
 
 HTML, MARKDOWN, NUMBERS, FIGURES = "report.html", "report.md", "report.csv", "figures"
 KINDS = {"run": "run", "runs": "folder of runs", "benchmark": "benchmark", "sweep": "sweep"}
+MOST_SETTINGS = 8  # of a sweep, whose heads are drawn one by one
+TOO_MANY = (
+    f"Figures of every head are not drawn for more than {MOST_SETTINGS} settings; honest report on a member's own "
+    "directory draws them."
+)
 HEAD_BYTES = 4096  # of a file, where its maker is named
 
 
@@ -60,7 +65,8 @@ def contents(source: Source, tables: list[TaskTable], sweep: Sweep | None, figur
     short = slugs([table.task for table in tables])
     sections = [] if sweep is None else [sweep_section(sweep, figures)]
     for table in tables:
-        drawn, missing = drawing.of_task(table, short[table.task])
+        many = sweep is not None and len(table.whole) > MOST_SETTINGS
+        drawn, missing = ([], [TOO_MANY]) if many else drawing.of_task(table, short[table.task])
         shown = [scores_table(table), *([] if (whole := whole_table(table)) is None else [whole])]
         sections.append(Section(table.task, missing, shown, drawn))
     swept = drawing.sweep()
