@@ -131,10 +131,7 @@ def member_parameters(path: Path, planned: Sequence[Planned]) -> list[Parameter]
     """All keys that the members of the sweep in `path` were given, seeds among them. UserError as in `read_sweep`."""
     units = _units(path, planned)
     keys = dict.fromkeys(key for member in planned for key in member.parameters)
-    return [
-        parameter_of(key, [m.parameters.get(key) for m in planned], units.get(key))
-        for key in keys
-    ]
+    return [parameter_of(key, [m.parameters.get(key) for m in planned], units.get(key)) for key in keys]
 
 
 def parameter_of(key: str, given: Sequence[Any], unit: str | None) -> Parameter:

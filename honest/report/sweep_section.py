@@ -41,10 +41,11 @@ def sweep_section(sweep: Sweep, folder: Path) -> Section:
     tables = [members_table(sweep, panels)]
     if any(len(members) > 1 for members in sweep.settings.values()) and panels:
         tables.insert(0, settings_table(sweep, panels))
-    return Section("Sweep", list(_texts(sweep, panels)), tables, figures)
+    return Section("Sweep", list(texts(sweep, panels)), tables, figures)
 
 
-def _texts(sweep: Sweep, panels: Sequence[Panel]) -> Iterator[str]:
+def texts(sweep: Sweep, panels: Sequence[Panel]) -> Iterator[str]:
+    """What is said of the sweep as a whole."""
     counts = {state: sum(m.state == state for m in sweep.members) for state in (DONE, STARTED, WAITING)}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     yield f"{len(sweep.members)} members of {len(sweep.settings)} settings: {said}."
@@ -108,8 +109,9 @@ def settings_table(sweep: Sweep, panels: Sequence[Panel]) -> Table:
     for setting, members in sweep.settings.items():
         done = sum(member.state == DONE for member in members)
         numbers = [cell_text(over_seeds(members, series), panel.digits) for panel, series in _columns(panels)]
-        lines.append([setting_text(sweep, setting), f"{done} of {len(members)}", *numbers])
-    header = ["setting", "members done", *(panel.name(series) for panel, series in _columns(panels))]
+        lines.append([*(map(value_text, setting) if setting else ["all"]), f"{done} of {len(members)}", *numbers])
+    names = [parameter.label for parameter in sweep.parameters] or ["setting"]
+    header = [*names, "members done", *(panel.name(series) for panel, series in _columns(panels))]
     return Table("Settings (mean over seeds, 95 % interval)", header, lines)
 
 
