@@ -35,7 +35,8 @@ from honest.report.sweep_panels import Panel
 
 LINEAR_RANGE = 30.0  # positive numbers that span more are drawn along a logarithm
 MOST_TICKS = 8  # of a numeric axis that has a tick at each value
-LONGEST_TICKS = 40  # characters of all ticks together, beyond which they stand aslant
+LONGEST_TICKS = 28  # characters of all ticks together, beyond which they stand aslant
+LETTERS_A_CELL = 6  # that fit below a cell of a heat map
 LONGEST_KEY = 20  # characters of a line of a dotted key
 MOST_LINES = 6  # settings of the other parameters that are told apart by lines and markers
 STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", (0, (1, 3))), ("P", (0, (6, 2, 1, 2, 1, 2))))
@@ -54,8 +55,8 @@ def is_logarithmic(sweep: Sweep, parameter: Parameter) -> bool:
 
 
 def positions(sweep: Sweep, parameter: Parameter) -> dict[Value, float]:
-    """Value -> place on an axis from 0 to 1: numbers along a line or a logarithm, texts evenly spaced; None, for no
-    such key, beyond the end."""
+    """Value -> place on an axis from 0 to 1: numbers along a line or a logarithm, texts evenly spaced; None, for not
+    set, beyond the end."""
     known = [value for value in ticks(parameter) if value is not None]
     if parameter.numeric:
         scale = math.log if is_logarithmic(sweep, parameter) else float
@@ -102,18 +103,24 @@ def along_figure(path: Path, sweep: Sweep, index: int, panels: Sequence[Panel]) 
     figure, axes = _grid(len(panels), 3.75, 3.2)
     others = _others(sweep, index)
     texts = shown_ticks(sweep, parameter)
-    long = sum(map(len, texts.values())) > LONGEST_TICKS
     drawn: list[Cell] = []
     for axis, panel in zip(axes, panels, strict=True):
         cells = [_along(axis, sweep, index, panel, number, others) for number in range(len(panel.series))]
         _value_axis(axis, panel, [cell.value for line in cells for cell in line])
-        axis.set_xticks(list(texts), list(texts.values()), rotation=25 if long else 0, ha="right" if long else "center")
+        _ticks_below(axis, texts, LONGEST_TICKS)
         axis.set_xlim(-0.1, 1.1 if None not in parameter.values else 1.3)
         axis.set_xlabel(parameter.label, fontsize=8.5)
         drawn += [cell for line in cells for cell in line]
     _legend_of_others(figure, others)
     figure.supylabel(interval_note(drawn), fontsize=9)
     save(figure, path)
+
+
+def _ticks_below(axis: Axes, texts: Mapping[float, str], most_letters: int) -> None:
+    """Aslant where they have more letters together."""
+    aslant: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+    long = sum(map(len, texts.values())) > most_letters
+    axis.set_xticks(list(texts), list(texts.values()), fontsize=8, **(aslant if long else {}))
 
 
 def _grid(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -264,7 +271,7 @@ def _heat(figure: Figure, axis: Axes, panel: Panel, series: Series, found: HeatM
     for row, line in enumerate(found.cells):
         for column, (cell, of) in enumerate(line):
             _cell(axis, column, row, panel, scale, cell.value, cell.seeds, of)
-    axis.set_xticks(range(len(found.columns)), map(value_text, found.columns), fontsize=8)
+    _ticks_below(axis, dict(enumerate(map(value_text, found.columns))), LETTERS_A_CELL * len(found.columns))
     axis.set_yticks(range(len(found.rows)), map(value_text, found.rows), fontsize=8)
     axis.tick_params(length=0)
     axis.set_title(wrapped(panel.title_of(series), 34), fontsize=8.5)

@@ -192,7 +192,7 @@ def _logarithmic(path: Path) -> frozenset[str]:
 
 
 def ticks(parameter: Parameter) -> list[Value]:
-    """The parameter's values: numbers in their order, texts as they first come; None, for no such key, last."""
+    """The parameter's values: numbers in their order, texts as they first come; None, for not set, last."""
     values = list(dict.fromkeys(parameter.values))
     known: list[Any] = [value for value in values if value is not None]
     return [*(sorted(known) if parameter.numeric else known), *([None] if None in values else [])]
@@ -200,7 +200,7 @@ def ticks(parameter: Parameter) -> list[Value]:
 
 def value_text(value: Value) -> str:
     if value is None:
-        return "no such key"
+        return "not set"
     return f"{value:g}" if isinstance(value, float) else value
 
 
