@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="score a run's newest checkpoints and print the report")
     evaluate.add_argument("directory", type=Path)
     evaluate.add_argument("--json", type=Path, help="also write the summary to this new file")
-    report = commands.add_parser("report", help="a run, a folder of runs or a benchmark as one HTML page with figures")
+    report = commands.add_parser("report", help="a run, runs, a sweep or a benchmark as one HTML page with figures")
     report.add_argument("directory", type=Path, help="writes report.html, .md and .csv and figures/ there")
     ask = commands.add_parser("ask", help="what each head of a run answers to one question")
     ask.add_argument("directory", type=Path)

@@ -175,15 +175,16 @@ def csv_lines(tables: Iterable[TaskTable]) -> list[list[str]]:
     for table in tables:
         for method in table.methods:
             for metric, cell in table.cells[method.name].items():
-                lines.append([table.task, method.name, method.head, "; ".join(method.entries), metric, *_row(cell)])
+                lines.append([table.task, method.name, method.head, "; ".join(method.entries), metric, *csv_row(cell)])
         for entry, tags in table.whole.items():
-            lines += [[table.task, "", "", entry, tag, *_row(cell)] for tag, cell in tags.items()]
+            lines += [[table.task, "", "", entry, tag, *csv_row(cell)] for tag, cell in tags.items()]
         for comparison in table.comparisons:
             metric = f"{comparison.metric} minus that of {comparison.reference}"
-            lines.append([table.task, comparison.method, "", "", metric, *_row(comparison.difference)])
+            lines.append([table.task, comparison.method, "", "", metric, *csv_row(comparison.difference)])
     return lines
 
 
-def _row(cell: Cell) -> list[str]:
+def csv_row(cell: Cell) -> list[str]:
+    """The columns from the mean on."""
     numbers = ["" if math.isnan(x) else repr(float(x)) for x in cell[:3]]
     return [*numbers, str(cell.seeds), cell.interval if cell.seeds else NONE]

@@ -13,7 +13,7 @@ from honest.report.figures_calibration import Bins, calibration_figure
 from honest.report.figures_ledger import ledger_figure, ledger_rows
 from honest.report.figures_scores import SweepPanel, gap_figure, scores_figure, sweep_figure
 from honest.report.figures_training import training_figure
-from honest.report.labels import find_sweep
+from honest.report.labels import find_along
 from honest.report.methods import BETTER, TRUTH, WORSE, Method
 from honest.report.sources import RunFiles, Score, Source
 from honest.report.training import LAMBDA, Curves
@@ -115,14 +115,15 @@ class Drawing:
     def sweep(self) -> list[Figure]:
         """A figure a panel, if the runs differ in one numeric key of their config."""
         runs = self.source.runs
-        found = find_sweep([run.config for run in runs], [run.task for run in runs])
+        found = find_along([run.config for run in runs], [run.task for run in runs])
         if found is None:
             return []
         figures = []
-        names = slugs(sorted(set(found.panels.values())))
+        label = found.parameter.label
+        values = {i: x for i, x in enumerate(found.parameter.values) if isinstance(x, float)}
+        names = slugs(sorted({found.panels[i] for i in values}))
         for panel, short in names.items():
-            chosen = {i: x for i, x in found.values.items() if found.panels[i] == panel}
-            label = f"{found.key} ({found.unit})" if found.unit else found.key
+            chosen = {i: x for i, x in values.items() if found.panels[i] == panel}
             lines = self._lines({(runs[i].task, runs[i].seed, runs[i].entry): x for i, x in chosen.items()})
             path = self.folder / f"sweep_{short}.png"
             sweep_figure(path, SweepPanel(panel, label, lines))

@@ -11,7 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from honest.report.benchmark_table import GAP, Cell, TaskTable
-from honest.report.figures_style import ALWAYS_FALSE_LINE, errors, interval_note, legend_below, look, save, wrapped
+from honest.report.figures_style import (
+    ALWAYS_FALSE_LINE,
+    errors,
+    interval_note,
+    legend_below,
+    look,
+    save,
+    spans,
+    wrapped,
+)
 from honest.report.methods import TRUTH, Method
 from honest.report.plots import COLOURS, LABELS
 from honest.report.tables import ALWAYS_FALSE
@@ -93,7 +102,7 @@ def sweep_figure(path: Path, panel: SweepPanel) -> None:
 
 def _axis_along(axis: Axes, values: Sequence[float]) -> None:
     positive = [x for x in values if x > 0]
-    if positive and min(values) >= 0 and max(positive) > LINEAR_RANGE * min(positive):
+    if min(values) >= 0 and spans(positive, LINEAR_RANGE):
         axis.set_xscale("symlog", linthresh=min(positive))
     axis.set_xticks(values, [f"{x:g}" for x in values])
     axis.minorticks_off()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,6 +39,12 @@ def wrapped(name: str, width: int = 30) -> str:
 def look(index: int) -> dict[str, Any]:
     """Colour and line of the nth of several things."""
     return {"color": PALETTE[index % len(PALETTE)], "ls": LINES[index // len(PALETTE) % len(LINES)]}
+
+
+def spans(values: Iterable[float], factor: float) -> bool:
+    """Whether the positive ones reach over more than that factor."""
+    positive = [value for value in values if 0 < value < math.inf]
+    return bool(positive) and max(positive) > factor * min(positive)
 
 
 def errors(cells: Iterable[Cell]) -> np.ndarray:

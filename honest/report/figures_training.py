@@ -9,10 +9,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from honest.report.figures_style import legend_below, look, save
+from honest.report.figures_style import legend_below, look, save, spans
 from honest.report.training import DIVERGENCE, LAMBDA, VIOLATION, Curves, mean_curve
 
 BIT = math.log(2.0)  # nat
+DECADE = 10.0
 PANELS = (  # tag, title, divisor, logarithmic
     (DIVERGENCE[0], "Jensen–Shannon divergence of the heads,\nfooled rows (bit/row)", BIT, False),
     (DIVERGENCE[1], "Jensen–Shannon divergence of the heads,\ntrusted rows (bit/row)", BIT, False),
@@ -35,7 +36,7 @@ def training_figure(path: Path, entries: Mapping[str, Sequence[Curves]]) -> None
             ]
             _seeds(axis, curves, name, index)
         drawn = [value / divisor for seeds in entries.values() for run in seeds for value in run.get(tag, {}).values()]
-        if logarithmic and spans_decades(drawn):
+        if logarithmic and spans(drawn, DECADE):
             axis.set_yscale("log", nonpositive="mask")
         axis.set_title(title, fontsize=9.5)
         axis.tick_params(labelsize=8.5)
@@ -47,12 +48,6 @@ def training_figure(path: Path, entries: Mapping[str, Sequence[Curves]]) -> None
     axes[-1].axis("off")
     legend_below(figure, axes[0], 2)
     save(figure, path)
-
-
-def spans_decades(values: Sequence[float]) -> bool:
-    """Whether the positive ones reach over more than a factor of ten."""
-    positive = [value for value in values if 0 < value < math.inf]
-    return bool(positive) and max(positive) > 10.0 * min(positive)
 
 
 def _seeds(axis: Axes, curves: list[dict[int, float]], name: str, index: int) -> None:

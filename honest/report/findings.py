@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from honest.report.benchmark_table import (
@@ -17,11 +17,11 @@ from honest.report.benchmark_table import (
     better,
     prior_methods,
 )
-from honest.report.labels import number_and_unit
 from honest.report.methods import PRIOR, TRUTH, Method
-from honest.report.sources import RunFiles, Score, Source
+from honest.report.sources import RUNS, RunFiles, Score, Source, violation_over_tolerance
 from honest.report.tables import one_answer, side
 from honest.report.training import INFEASIBLE, Curves
+from honest.train.run_directory import CONFIG
 
 SMALL_GAP = 0.1  # of the ceiling over the single head, below which a share of it says little
 READABLE = 0.9  # accuracy of the ceiling on fooled rows below which the truth is not plainly there to be found
@@ -124,7 +124,7 @@ def _always_false_wins(table: TaskTable, name: str) -> list[str]:
 
 
 def warnings(source: Source, tables: Iterable[TaskTable], curves: Mapping[Path, Curves]) -> list[str]:
-    found = [f"{folder.relative_to(source.path)} is not finished and is left out." for folder in source.unfinished]
+    found = list(_left_out(source))
     where: dict[str, list[str]] = {}
     for run in source.runs:
         for text in _of_run(run, curves.get(run.path, {})):
@@ -136,6 +136,20 @@ def warnings(source: Source, tables: Iterable[TaskTable], curves: Mapping[Path, 
         found.append(f"The runs are of {len(commits)} different commits: {', '.join(commits)}.")
     found += [f"Commit {commit}: files differed from it." for commit in commits if commit.endswith("-dirty")]
     return [*found, *(f"{table.task}: {text}" for table in tables for text in _of_table(table))]
+
+
+def _left_out(source: Source) -> Iterator[str]:
+    if source.kind != "sweep":
+        yield from (
+            f"{folder.relative_to(source.path)} is not finished and is left out." for folder in source.unfinished
+        )
+        return
+    if source.unfinished:
+        names = ", ".join(folder.name for folder in source.unfinished)
+        yield f"{len(source.unfinished)} of {len(source.planned)} members are not finished and are left out: {names}."
+    members = {member.name for member in source.planned}
+    others = sorted(config.parent.name for config in (source.path / RUNS).glob(f"*/{CONFIG}"))
+    yield from (f"{RUNS}/{name} is no member of this sweep and is left out." for name in others if name not in members)
 
 
 def _grouped(text: str, runs: list[str], of: int) -> str:
@@ -155,10 +169,9 @@ def _of_run(run: RunFiles, curves: Curves) -> list[str]:
     flags = list(curves.get(INFEASIBLE, {}).values())
     if flags and flags[-1] > 0:
         found.append("the constraint was infeasible at the end: λ at its cap, or rising while C̄ did not fall.")
-    violation = (run.summary.get("ledger") or {}).get("violation_disagreement_per_example")
-    tolerance = number_and_unit(run.config.get("objective.multiplier.tolerance"))
-    if violation is not None and tolerance and violation > 2 * tolerance[0]:
-        found.append(f"C̄/ε is {violation / tolerance[0]:.1f} over the whole population at the end: not feasible.")
+    ratio = violation_over_tolerance(run)
+    if ratio is not None and ratio > 2:
+        found.append(f"C̄/ε is {ratio:.1f} over the whole population at the end: not feasible.")
     return found
 
 

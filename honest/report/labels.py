@@ -1,4 +1,4 @@
-"""What runs are called by what differs between their configs, and the numeric key that a sweep goes along."""
+"""What runs are called by what differs between their configs, and the numeric key along which they can be drawn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,30 @@ NAMES = ("name", "seed", "task.seed")  # differ between runs of one experiment
 MACHINE = ("parallel.", "checkpoint.", "compute.rematerialise", "compute.micro_batches")
 
 
-class Sweep(NamedTuple):
-    """key: dotted, of the config; unit: of its values, "" for a bare number. Index of a run -> its value, its panel."""
+class Parameter(NamedTuple):
+    """What differs between runs. key: dotted, of the config; unit: of its numbers, "" for bare ones and for texts.
+
+    values: of each run, either numbers or texts; None where its config has no such number, or no such key.
+    """
 
     key: str
     unit: str
-    values: dict[int, float]
-    panels: dict[int, str]
+    values: tuple[float | str | None, ...]
+
+    @property
+    def numeric(self) -> bool:
+        return not any(isinstance(value, str) for value in self.values)
+
+    @property
+    def label(self) -> str:
+        return f"{self.key} ({self.unit})" if self.unit else self.key
+
+
+class Along(NamedTuple):
+    """The one numeric parameter along which runs can be drawn, and what the panel of each run is called."""
+
+    parameter: Parameter
+    panels: list[str]
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -58,7 +75,7 @@ def natural(text: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
-def find_sweep(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Sweep | None:
+def find_along(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Along | None:
     """Along the labels' error rate where it differs; else along the one numeric key in which runs of a task differ.
 
     tasks: of each run. None: nothing was swept. Runs whose other keys differ stand in panels of their own.
@@ -72,10 +89,13 @@ def find_sweep(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> Sweep
         return None
     others = [other for other in differing(configs) if other != key]
     unit = next(number[1] for number in numbers if number)
-    values = {i: number[0] for i, number in enumerate(numbers) if number}
+    values = tuple(number[0] if number else None for number in numbers)
     in_benchmark = len(set(tasks)) > 1 and key != ERROR_RATE
-    panels = {i: tasks[i] if in_benchmark else ", ".join(_stated(configs[i], others)) for i in values}
-    return Sweep(key, unit, values, panels)
+    panels = [
+        task if in_benchmark else ", ".join(_stated(config, others))
+        for config, task in zip(configs, tasks, strict=True)
+    ]
+    return Along(Parameter(key, unit, values), panels)
 
 
 def _single(configs: Sequence[dict[str, Any]], tasks: Sequence[str]) -> str | None:

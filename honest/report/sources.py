@@ -1,6 +1,7 @@
 """What a report is made from: a run, a folder of runs, or a benchmark's results, all in one long form.
 
-A benchmark is a folder with `results.csv` (columns `COLUMNS`) and its runs under `runs/TASK/seed_N/ENTRY/`.
+A benchmark is a folder with `results.csv` (columns `COLUMNS`) and its runs under `runs/TASK/seed_N/ENTRY/`; a sweep is
+one with `members.json` and its runs under `runs/MEMBER/`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from ruamel.yaml.error import YAMLError
 from honest.errors import UserError
 from honest.report.labels import label_runs, natural
 from honest.train.run_directory import CONFIG, ENVIRONMENT, SUMMARY
+from honest.units import disagreement, example, parse_quantity
 
-RESULTS, SUITE = "results.csv", "suite.yaml"
+RESULTS, SUITE, MEMBERS, RUNS = "results.csv", "suite.yaml", "members.json", "runs"
 COLUMNS = ("task", "seed", "entry", "head", "metric", "value", "low", "high", "rows")
 TAGS = ("objective/", "divergence/", "ledger/", "constraint/")  # of a run as a whole, not of one head
 
@@ -51,30 +53,48 @@ class RunFiles(NamedTuple):
     environment: dict[str, Any]
 
 
+class Planned(NamedTuple):
+    """A member of a sweep. parameters: dotted key -> value as the sweep's YAML has it."""
+
+    name: str
+    parameters: dict[str, Any]
+
+
 class Source(NamedTuple):
-    """kind: "run", "runs" or "benchmark". unfinished: runs without a summary."""
+    """kind: "run", "runs", "benchmark" or "sweep". unfinished: runs without a summary, whether there is a folder or
+    not. planned: all members of a sweep; of other kinds none."""
 
     path: Path
     kind: str
     scores: list[Score]
     runs: list[RunFiles]
     unfinished: list[Path]
+    planned: list[Planned]
 
 
 def read_source(path: Path) -> Source:
     """UserError: there is no result at `path` (it says what was looked for), or a file of it cannot be read."""
     if not path.is_dir():
-        raise UserError(f"{path} is not a directory; give a run, a folder of runs, or a benchmark's directory")
+        raise UserError(f"{path} is not a directory; give that of a run, of runs, of a sweep or of a benchmark")
+    if (path / MEMBERS).exists():  # before the results, which a sweep has as well
+        return _sweep(path)
     if (path / RESULTS).exists():
         runs, unfinished = _benchmark_runs(path)
-        return Source(path, "benchmark", read_results(path / RESULTS), runs, unfinished)
+        return Source(path, "benchmark", read_results(path / RESULTS), runs, unfinished, [])
     finished, unfinished = _run_folders(path)
     if not finished:
         found = f"; {unfinished[0]} is a run that is not finished: honest train goes on with it" if unfinished else ""
         raise UserError(
-            f"{path} has no results. Looked for: {path / RESULTS} (a benchmark), {path / SUMMARY} beside {CONFIG} "
-            f"(a finished run), and finished runs in the folders below{found}"
+            f"{path} has no results. Looked for: {path / MEMBERS} (a sweep), {path / RESULTS} (a benchmark), "
+            f"{path / SUMMARY} beside {CONFIG} (a finished run), and finished runs in the folders below{found}"
         )
+    named = _labelled(path, finished)
+    kind = "run" if finished == [path] else "runs"
+    return Source(path, kind, [score for run in named for score in scores_of(run)], named, unfinished, [])
+
+
+def _labelled(path: Path, finished: Sequence[Path]) -> list[RunFiles]:
+    """The runs, called by what differs between them, in the order of these names."""
     runs = [_run_files(folder, "", "") for folder in finished]
     labels = label_runs([run.config for run in runs])
     twice = Counter((task, entry, run.seed) for run, (task, entry) in zip(runs, labels, strict=True))
@@ -83,9 +103,32 @@ def read_source(path: Path) -> Source:
         if twice[task, entry, run.seed] > 1:  # the same config and seed again is no second seed
             entry = f"{entry} ({run.path.relative_to(path)})"
         named.append(run._replace(task=task, entry=entry))
-    named.sort(key=lambda run: (run.task, natural(run.entry), run.seed))
-    kind = "run" if finished == [path] else "runs"
-    return Source(path, kind, [score for run in named for score in _scores_of(run)], named, unfinished)
+    return sorted(named, key=lambda run: (run.task, natural(run.entry), run.seed))
+
+
+def _sweep(path: Path) -> Source:
+    planned = read_members(path)
+    folders = [path / RUNS / member.name for member in planned]
+    finished = [folder for folder in folders if is_finished(folder)]
+    runs = _labelled(path, finished)
+    unfinished = [folder for folder in folders if folder not in set(finished)]
+    return Source(path, "sweep", [score for run in runs for score in scores_of(run)], runs, unfinished, planned)
+
+
+def is_finished(run: Path) -> bool:
+    return (run / CONFIG).exists() and (run / SUMMARY).exists()
+
+
+def read_members(path: Path) -> list[Planned]:
+    """The members of the sweep in `path`. UserError: its list of them cannot be read."""
+    content = _json(path / MEMBERS)
+    try:
+        planned = [Planned(member["name"], dict(member["parameters"])) for member in content["members"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / MEMBERS} does not list members with name and parameters; run honest sweep") from error
+    if not planned:
+        raise UserError(f"{path / MEMBERS} lists no member")
+    return planned
 
 
 def read_results(path: Path) -> list[Score]:
@@ -184,7 +227,7 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _scores_of(run: RunFiles) -> Iterator[Score]:
+def scores_of(run: RunFiles) -> Iterator[Score]:
     where = (run.task, run.seed, run.entry)
     for head, metrics in run.summary["scores"].items():
         for metric, value in metrics.items():
@@ -203,6 +246,15 @@ def constraint_of(summary: Mapping[str, Any]) -> dict[str, float]:
         "constraint/whole_violation_disagreement_per_example": "violation_disagreement_per_example",
     }
     return {tag: ledger[key] for tag, key in keys.items() if key in ledger}
+
+
+def violation_over_tolerance(run: RunFiles) -> float | None:
+    """C̄/ε over the whole population at the end of a run under the prior."""
+    violation = (run.summary.get("ledger") or {}).get("violation_disagreement_per_example")
+    tolerance = run.config.get("objective.multiplier.tolerance")
+    if violation is None or tolerance is None:
+        return None
+    return violation / float(parse_quantity(tolerance).to(disagreement / example))
 
 
 def _or_nan(values: Sequence[float | None]) -> list[float]:

@@ -17,10 +17,17 @@ from honest.report.figures_style import SIGNATURE
 from honest.report.findings import beats, sides, warnings
 from honest.report.page import MARK, html_page, markdown_page
 from honest.report.sources import Source, read_source
+from honest.report.sweep import Sweep, read_sweep
+from honest.report.sweep_section import sweep_lines, sweep_section
 from honest.report.training import read_curves
 
 HTML, MARKDOWN, NUMBERS, FIGURES = "report.html", "report.md", "report.csv", "figures"
-KINDS = {"run": "run", "runs": "folder of runs", "benchmark": "benchmark"}
+KINDS = {"run": "run", "runs": "folder of runs", "benchmark": "benchmark", "sweep": "sweep"}
+MOST_SETTINGS = 8  # of a sweep, whose heads are drawn one by one
+TOO_MANY = (
+    f"Figures of every head are not drawn for more than {MOST_SETTINGS} settings; honest report on a member's own "
+    "directory draws them."
+)
 HEAD_BYTES = 4096  # of a file, where its maker is named
 
 
@@ -38,11 +45,12 @@ def write_report(directory: Path) -> Path:
         figures = Path(folder) / FIGURES
         figures.mkdir()
         tables = task_tables(source.scores)
-        content = contents(source, tables, figures)
+        sweep = read_sweep(source) if source.kind == "sweep" else None
+        content = contents(source, tables, sweep, figures)
         made = {
             HTML: html_page(content),
             MARKDOWN: markdown_page(content),
-            NUMBERS: _csv_text(csv_lines(tables)),
+            NUMBERS: _csv_text([*csv_lines(tables), *([] if sweep is None else sweep_lines(sweep))]),
         }
         for name, text in made.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
@@ -50,19 +58,24 @@ def write_report(directory: Path) -> Path:
     return directory / HTML
 
 
-def contents(source: Source, tables: list[TaskTable], figures: Path) -> Content:
+def contents(source: Source, tables: list[TaskTable], sweep: Sweep | None, figures: Path) -> Content:
     """Everything that the report says; draws the figures into the folder `figures`."""
     curves = {run.path: read_curves(run.path) for run in source.runs}
     drawing = Drawing(figures, source, curves)
     short = slugs([table.task for table in tables])
-    sections = []
+    sections = [] if sweep is None else [sweep_section(sweep, figures)]
     for table in tables:
-        drawn, missing = drawing.of_task(table, short[table.task])
+        many = sweep is not None and len(table.whole) > MOST_SETTINGS
+        drawn, missing = ([], [TOO_MANY]) if many else drawing.of_task(table, short[table.task])
         shown = [scores_table(table), *([] if (whole := whole_table(table)) is None else [whole])]
         sections.append(Section(table.task, missing, shown, drawn))
     swept = drawing.sweep()
     if swept:
-        sections.append(Section("Sweep", ["Read from the runs' configs.", *_own_words(source)], [], swept))
+        sections.append(
+            Section(
+                "Along the one number that differs", ["Read from the runs' configs.", *_own_words(source)], [], swept
+            )
+        )
     return Content(
         title=f"{source.path.resolve().name}: report of a {KINDS[source.kind]}",
         facts=facts(source, tables),

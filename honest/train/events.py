@@ -117,11 +117,7 @@ class EventLog:
     def layout(self, categories: dict[str, dict[str, list[str]]], step: int) -> None:
         """The custom-scalars layout; nothing happens if this run has one already."""
         if not any(tag == LAYOUT_TAG for keys in (self._before, self._written, self._buffer) for tag, _ in keys):
-            charts = {
-                category: {title: ["Multiline", tags] for title, tags in content.items()}
-                for category, content in categories.items()
-            }
-            self._add(summary.custom_scalars(charts), step)
+            self._add(layout_summary(categories), step)
 
     def pending(self) -> list[dict[str, Any]]:
         """All events that are not on disk, JSON-serialisable; to be saved with the checkpoint."""
@@ -182,6 +178,34 @@ def custom_scalars_layout(log: EventLog) -> None:
     log.layout(LAYOUT, 0)
 
 
+def layout_summary(categories: dict[str, dict[str, list[str]]]) -> Any:
+    """The record of a custom-scalars layout."""
+    charts = {
+        category: {title: ["Multiline", tags] for title, tags in content.items()}
+        for category, content in categories.items()
+    }
+    return summary.custom_scalars(charts)
+
+
+def write_once(directory: Path, name: str, contents: Sequence[Any]) -> None:
+    """Puts summaries at step 0 into a file of their own, whole or not at all; nothing if one of that name is there.
+
+    Fit for a directory that an `EventLog` has written to, or is writing to: no other file is touched.
+    """
+    if any(directory.glob(f"*tfevents*.{name}")):
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    unfinished = directory / f".{name}.{os.getpid()}"  # TensorBoard reads no file of such a name
+    writer = _writer(unfinished)
+    for content in contents:
+        writer.write(Event(wall_time=time.time(), step=0, summary=content).SerializeToString())
+    writer.flush()
+    writer.close()
+    os.link(unfinished, directory / f"events.out.tfevents.{_stamp(directory):010d}.{name}")  # fails if that is there
+    unfinished.unlink()
+    _sync(directory)
+
+
 def read_events(directory: str | Path) -> Iterator[Any]:
     """The whole records with a summary, of all event files of a directory, in TensorBoard's order."""
     for path in _files(Path(directory)):
@@ -201,14 +225,27 @@ def _files(directory: Path) -> list[Path]:
 def _new_file(directory: Path) -> RecordWriter:
     """A file that sorts after all that are there (TensorBoard reads them in order and never goes back)."""
     directory.mkdir(parents=True, exist_ok=True)
-    stamps = [int(found[1]) for path in _files(directory) if (found := re.search(r"tfevents\.(\d+)", path.name))]
-    stamp = max([int(time.time()), *(old + 1 for old in stamps)])
-    writer = RecordWriter(str(directory / f"events.out.tfevents.{stamp:010d}.honest"))
-    writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-    folder = os.open(directory, os.O_RDONLY)
-    os.fsync(folder)  # the file's name, not only its content, must outlive a power failure
-    os.close(folder)
+    writer = _writer(directory / f"events.out.tfevents.{_stamp(directory):010d}.honest")
+    _sync(directory)
     return writer
+
+
+def _stamp(directory: Path) -> int:
+    stamps = [int(found[1]) for path in _files(directory) if (found := re.search(r"tfevents\.(\d+)", path.name))]
+    return max([int(time.time()), *(old + 1 for old in stamps)])
+
+
+def _writer(path: Path) -> RecordWriter:
+    writer = RecordWriter(str(path))
+    writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    return writer
+
+
+def _sync(directory: Path) -> None:
+    """A file's name, not only its content, must outlive a power failure."""
+    folder = os.open(directory, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def _valid(tag: str) -> str:

@@ -19,7 +19,7 @@ from honest.report.drawn import Drawing, slugs
 from honest.report.figures_calibration import reliability
 from honest.report.figures_ledger import ledger_rows
 from honest.report.findings import warnings
-from honest.report.labels import find_sweep, label_runs, natural, number_and_unit
+from honest.report.labels import find_along, label_runs, natural, number_and_unit
 from honest.report.sources import read_source
 from honest.report.training import mean_curve, read_curves
 from honest.report.write import write_report
@@ -228,7 +228,7 @@ def test_a_folder_of_runs_is_a_sweep(tiny_run, tmp_path):
         (0.55, 0.55 - 0.05 * 12.7062, 0.55 + 0.05 * 12.7062), rel=1e-4
     )
     assert points[0.01]["truth_fooled"].value == pytest.approx(0.45)
-    assert find_sweep([run.config for run in source.runs], ["arithmetic"] * 4).key == "task.error_rate"
+    assert find_along([run.config for run in source.runs], ["arithmetic"] * 4).parameter.key == "task.error_rate"
 
 
 def test_the_same_run_twice_is_no_second_seed(tiny_run, tmp_path):
@@ -291,12 +291,12 @@ def test_labels_are_what_differs():
 
 def test_sweep_is_along_the_one_numeric_key():
     configs = [{"seed": i, "objective.tolerance": f"{x} nat"} for i, x in enumerate((0.1, 0.1, 0.2))]
-    found = find_sweep(configs, ["a"] * 3)
-    assert (found.key, found.unit, found.values) == ("objective.tolerance", "nat", {0: 0.1, 1: 0.1, 2: 0.2})
-    assert find_sweep([{"kind": "points"}, {"kind": "chains"}], ["a", "a"]) is None
-    assert find_sweep([{"a": 1, "b": 1}, {"a": 2, "b": 2}], ["x", "x"]) is None
+    found = find_along(configs, ["a"] * 3)
+    assert found.parameter == ("objective.tolerance", "nat", (0.1, 0.1, 0.2))
+    assert find_along([{"kind": "points"}, {"kind": "chains"}], ["a", "a"]) is None
+    assert find_along([{"a": 1, "b": 1}, {"a": 2, "b": 2}], ["x", "x"]) is None
     mixed = [{"task.error_rate": rate, "kind": kind} for rate in (0.0, 0.1) for kind in ("points", "chains")]
-    assert set(find_sweep(mixed, ["a"] * 4).panels.values()) == {"kind=points", "kind=chains"}
+    assert set(find_along(mixed, ["a"] * 4).panels) == {"kind=points", "kind=chains"}
 
 
 def test_numbers_with_units():
@@ -333,7 +333,7 @@ def test_ledger_rows_are_by_term_and_group(tmp_path):
 def test_a_task_without_error_rates_is_no_sweep_of_them():
     """Tasks of two kinds in one report, where one kind alone has the key."""
     mixed = [{"task.kind": "arithmetic", "task.error_rate": 0.0}, {"task.kind": "diamonds"}]
-    assert find_sweep(mixed, ["arithmetic", "diamonds"]) is None
+    assert find_along(mixed, ["arithmetic", "diamonds"]) is None
 
 
 def test_slugs_fit_into_a_file_name():
