@@ -9,19 +9,21 @@ from pathlib import Path
 
 import jax
 
+from honest.data.batch import Task
 from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.jobs.folder import check, prepared
-from honest.jobs.local import LocalEngine
+from honest.jobs.local import LocalEngine, visible_accelerators
 from honest.jobs.pool import Engine, Job
 from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
+from honest.sweep.estimate import duration, member_seconds, operations_per_second
 from honest.sweep.folder import finished, log_file, plan_of, write_members
 from honest.sweep.grouping import groups_of, program_key
 from honest.sweep.members import LoadedSweep, Member, load_sweep
 from honest.sweep.results import final_table, write_results
 from honest.train.sharding import make_mesh
-from honest.train.stage import make_run
+from honest.train.stage import Run, make_run
 
 COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once
 
@@ -37,9 +39,11 @@ def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: in
     loaded = load_sweep(path)
     folder = workdir or Path("runs") / loaded.sweep.name
     jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and takes no accelerator's memory
-    keys = check_members(loaded)
-    alone = engine != "vmap"
-    groups = [[m] for m in loaded.members] if alone else groups_of(loaded.members, keys, together)
+    runs = check_members(loaded)
+    groups = [[member] for member in loaded.members]
+    if engine == "vmap":
+        groups = groups_of(loaded.members, [program_key(run) for run in runs], together)
+    print(guess(folder, loaded, runs, jobs), flush=True)
     if dry_run:
         check(plan_of(folder, loaded))
         print(members_table(folder, loaded, groups))
@@ -49,23 +53,35 @@ def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: in
         return _run(folder, loaded, groups, LocalEngine(jobs, member_command, folder / COMPILED), retries)
 
 
-def check_members(sweep: LoadedSweep) -> list[str]:
+def check_members(sweep: LoadedSweep) -> list[Run]:
     """What no config alone can tell: that files can be read, and patterns and populations fit the model and the data.
 
-    Returns what each member's program depends on. UserError: the first member that cannot be run.
+    UserError: the first member that cannot be run. Members that ask for the same task share it.
     """
-    tasks: list[tuple[object, object]] = []
-    keys = []
+    tasks: list[tuple[object, Task]] = []
+    runs = []
     for member in sweep.members:
         try:
             jax.config.update("jax_enable_x64", member.config.precision == "float64")
             if not any(section == member.config.task for section, _ in tasks):
                 tasks.append((member.config.task, build_task(member.config.task)))
             task = next(made for section, made in tasks if section == member.config.task)
-            keys.append(program_key(make_run(member.config, task, make_mesh(1))))  # type: ignore[arg-type]
+            runs.append(make_run(member.config, task, make_mesh(1)))
         except UserError as error:
             raise UserError(f"{sweep.path}: member {member.name}: {error}") from error
-    return keys
+    return runs
+
+
+def guess(folder: Path, sweep: LoadedSweep, runs: Sequence[Run], jobs: int) -> str:
+    """How long the members that are left may take, `jobs` at a time."""
+    left = [run for member, run in zip(sweep.members, runs, strict=True) if not finished(folder, member.name)]
+    if not left:
+        return "nothing is left to run"
+    if visible_accelerators():
+        return "how long members take is said once the first one is done (there is an accelerator)"
+    share = operations_per_second() / jobs
+    total = sum(member_seconds(run, share) for run in left) / min(jobs, len(left))
+    return f"{len(left)} members to run, about {duration(total)} on these processors (a guess from operation counts)"
 
 
 def jobs_of(folder: Path, groups: Sequence[Sequence[Member]]) -> list[Job]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -33,7 +35,13 @@ def learning_rate(settings: OptimizerSettings, steps: int) -> optax.Schedule:
 
 
 def build(settings: OptimizerSettings, steps: int) -> optax.GradientTransformation:
+    schedule = learning_rate(settings, steps)
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        # Of an integer count optax makes a float32 rate, also in a float64 run.
+        return schedule(jnp.asarray(count, jnp.result_type(float)))
+
     return optax.chain(
         optax.clip_by_global_norm(settings.clip_norm),
-        optax.adamw(learning_rate(settings, steps), weight_decay=settings.weight_decay),
+        optax.adamw(rate, weight_decay=settings.weight_decay),
     )

@@ -101,11 +101,16 @@ def rows_of(stages: Sequence[Stage]) -> tuple[Any, Any]:
     return together([stage.sets for stage in stages]), together([stage.volume for stage in stages])
 
 
+def batched() -> bool:
+    """Whether members' steps are one step with a batch axis, rather than taken in turn."""
+    return jax.default_backend() != "cpu"
+
+
 def over_members(
     one: Callable[..., tuple[TrainState, Tree]], state: TrainState, each: Sequence[Tree]
 ) -> tuple[TrainState, Tree]:
     """`one(state, *each)` of every member; trees of `each` have a leading axis M in every leaf."""
-    if jax.default_backend() != "cpu":
+    if batched():
         return jax.vmap(one, in_axes=(MEMBERS, *(0 for _ in each)), out_axes=(MEMBERS, 0))(state, *each)
 
     def in_turn(member: tuple[TrainState, Sequence[Tree]]) -> tuple[TrainState, Tree]:
