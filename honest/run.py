@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from honest.report.ledger_values import LN2
 from honest.report.plots import heads_figure
 from honest.report.unit_report import unit_report
 from honest.report.unit_text import unit_json, unit_text
+from honest.train import hosts
 from honest.train.checkpoint import Checkpoints
-from honest.train.events import EventLog, custom_scalars_layout, read_events
-from honest.train.loop import replicated, run_stage
+from honest.train.events import EventLog, Follower, custom_scalars_layout, read_events
+from honest.train.loop import Evaluate, run_stage
+from honest.train.own_view import OwnView
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
 from honest.train.shared_trunk import adopt_trunk, check_trunk
@@ -45,6 +48,12 @@ def start(config: RunConfig) -> tuple[Run, Evaluator]:
     return run, Evaluator(run)
 
 
+def on_one_device(config: RunConfig) -> RunConfig:
+    """The config for a command that only reads a run, wherever that was trained."""
+    parallel = config.parallel.model_copy(update={"devices": 1, "strategy": "auto", "hosts": "one"})
+    return config.model_copy(update={"parallel": parallel})
+
+
 def train(
     config: RunConfig,
     directory: RunDirectory,
@@ -54,28 +63,31 @@ def train(
 ) -> None:
     """Trains every stage, prints the report and writes `summary.json` and the figure. Raises `Stopped`.
 
+    Several processes that have joined (`hosts.join`) all train, evaluate and checkpoint; process 0 writes the rest.
     stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
     trunk_from: a run whose finished trunk stage is taken over instead of training it again; see `adopt_trunk`.
     """
-    with directory.lock():
+    with ExitStack() as leaving:
+        leaving.enter_context(hosts.quiet_but_first())
+        hosts.on_first(lambda: leaving.enter_context(directory.lock()))
         resumed = directory.check(config)
         run, evaluator = start(config)  # before anything is written: a table that cannot be read leaves no run behind
         if trunk_from is not None:
             check_trunk(trunk_from, config)
-        directory.prepare(config)
-        if trunk_from is not None:
-            adopt_trunk(trunk_from, directory)
+        hosts.on_first(lambda: prepare(directory, config, trunk_from))
         print(f"{'resuming' if resumed else 'new run in'} {directory.path}", flush=True)
         print(run.task.description, flush=True)
-        events = EventLog(directory.path)
+        events = EventLog(directory.path) if hosts.is_first() else Follower(directory.path)
         custom_scalars_layout(events)
         events.text("config", f"```\n{dump_config(config)}\n```", 0)
         stages: dict[str, Stage] = {}
         states: dict[str, TrainState] = {}
+        own, stop = OwnView(run.mesh), hosts.stop_together(stop_requested)
         for name in order(config):
             results = {done: state.params for done, state in states.items()}
-            stages[name] = make_stage(run, name, results)
-            states[name] = run_one(run, stages[name], directory, events, evaluator, stop_requested)
+            stage = make_stage(run, name, results)
+            evaluate_own = lambda *whole: evaluator(*own(*whole))  # noqa: E731
+            stages[name], states[name] = own(stage, run_one(run, stage, directory, events, evaluate_own, stop))
             if name == TRUNK:
                 evaluator.set_trunk(states[TRUNK].params["trunk"])
         events.close()
@@ -83,7 +95,13 @@ def train(
         if PRIOR in stages:
             print("sampling log Z from both sides …", flush=True)
         final = conclude(evaluator, stages, states, logged_gaps(directory, stages))
-        report(final, config, directory)
+        hosts.on_first(lambda: report(final, config, directory))
+
+
+def prepare(directory: RunDirectory, config: RunConfig, trunk_from: RunDirectory | None) -> None:
+    directory.prepare(config)
+    if trunk_from is not None:
+        adopt_trunk(trunk_from, directory)
 
 
 def logged_gaps(directory: RunDirectory, stages: dict[str, Stage]) -> dict[int, float]:
@@ -103,7 +121,7 @@ def run_one(
     stage: Stage,
     directory: RunDirectory,
     events: EventLog,
-    evaluator: Evaluator,
+    evaluate: Evaluate,
     stop_requested: Callable[[], bool],
 ) -> TrainState:
     config = run.config
@@ -118,7 +136,7 @@ def run_one(
             checkpoint_every=config.checkpoint.every,
             evaluate_every=config.evaluation.every,
             log_every=config.evaluation.log_every,
-            evaluate=evaluator,
+            evaluate=evaluate,
             stop_requested=stop_requested,
         )
     finally:
@@ -153,7 +171,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
     absent = [name for name in names if name not in order(config)]
     if absent:
         raise UserError(f"{directory.path}: the run's methods are {', '.join(config.methods)}; it has no {absent[0]}")
-    run, evaluator = start(config)
+    run, evaluator = start(on_one_device(config))
     stages: dict[str, Stage] = {}
     states: dict[str, TrainState] = {}
     trunk: Params | None = None
@@ -165,8 +183,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
         if latest is None:
             raise UserError(f"{directory.path}: stage {name} has no checkpoint yet; finish the run with honest train")
         stages[name] = make_stage(run, name, {} if trunk is None else {TRUNK: trunk})
-        state, _ = checkpoints.restore(latest, jax.eval_shape(stages[name].init))
-        states[name] = jax.device_put(state, replicated(run.mesh))
+        states[name], _ = checkpoints.restore(latest, run.spread.awaited(jax.eval_shape(stages[name].init)))
         if name == TRUNK:
             trunk = states[TRUNK].params
             evaluator.set_trunk(trunk["trunk"])
@@ -204,7 +221,7 @@ def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | N
     """Prints the unit table of a config at its initialisation, or of a run at its newest checkpoint."""
     check_new(json_path)
     if directory is None:
-        run, evaluator = start(config)
+        run, evaluator = start(on_one_device(config))
         stage = make_stage(run, PRIOR, {TRUNK: {"trunk": run.anchor()["trunk"]}})
         state, where = stage.init(), "at initialisation, before any training"
         if config.objective.anchor == "trained":

@@ -24,7 +24,7 @@ from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog
 from honest.train.prior_stage import settling, with_particles
 from honest.train.progress import StageProgress
-from honest.train.sharding import replicate, shard_rows
+from honest.train.sharding import replicate
 from honest.train.spec import StageSpec
 from honest.train.stage import Stage
 from honest.train.state import Held, PhaseState, TrainState
@@ -65,15 +65,16 @@ def compile_step(stage: Stage, mesh: Mesh) -> partial:
     The stage's seed is an argument of the program, so that runs that differ in their seed alone share one, which a
     compilation cache on disk then serves to all of them. The program itself is the partial's `func`.
     """
+    spec = stage.spread.spec(stage.spec)
 
     def shell(
-        state: TrainState, sets: RowSets, volume: Any, *, seed: jax.Array
+        state: TrainState, sets: RowSets, volume: Any, seed: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        batch = shard_rows(batch_at(stage.batch_rows, seed, sets, state.step), mesh)
-        return train_step(stage.spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
+        batch = stage.spread.batch(batch_at(stage.batch_rows, seed, sets, state.step), stage.spec)
+        return train_step(spec, stage.mode_optimizer, state, Inputs(batch, sets, volume))
 
     chex.clear_trace_counter()  # chex counts by source text, and every stage compiles this one
-    program = jax.jit(chex.assert_max_traces(shell, n=1), donate_argnums=0)
+    program = stage.spread.compile(chex.assert_max_traces(shell, n=1))
     return partial(program, seed=replicate(jnp.asarray(stage.seed, jnp.uint32), mesh))
 
 
@@ -98,7 +99,7 @@ def settle(stage: Stage, mesh: Mesh, steps: int, compiled: Callable[[Stage, Mesh
         burning = with_particles(burning, stage.starts(), stage)
     # Keys of its own: training starts at step 0 again, and must not repeat the draws that shaped the burnt-in chains.
     burning = burning._replace(key=jax.random.fold_in(state.key, BURN_IN))
-    burning = replicate(jax.tree.map(jnp.copy, burning), mesh)  # a copy: the shell donates it
+    burning = stage.spread.place(burning)
     shell = compiled(frozen, mesh)
     with StageProgress("burn-in", steps, 0) as progress:
         for step in range(steps):
@@ -110,7 +111,7 @@ def settle(stage: Stage, mesh: Mesh, steps: int, compiled: Callable[[Stage, Mesh
         positive = state.prior.positive._replace(whitened=best_particle(stage, burning, positive, True))
         negative = state.prior.negative._replace(whitened=best_particle(stage, burning, negative, False))
     settled = state._replace(prior=state.prior._replace(positive=positive, negative=negative))
-    return replicate(settled, mesh)
+    return stage.spread.place(settled)
 
 
 def best_particle(stage: Stage, state: TrainState, phase: PhaseState, with_data: bool) -> Params:
@@ -157,15 +158,13 @@ def run_stage(
     """Runs the stage to its end, from its newest committed checkpoint if there is one. Raises `Stopped`."""
     latest = checkpoints.latest()
     if latest is not None:
-        abstract = jax.eval_shape(stage.init)
-        state, pending = checkpoints.restore(latest, abstract)
-        state = jax.device_put(state, replicated(mesh))
+        state, pending = checkpoints.restore(latest, stage.spread.awaited(jax.eval_shape(stage.init)))
         events.recover(pending)
         if latest == stage.steps:
             return state
     else:
         state = settle(stage, mesh, burn_in, compile_step)
-    state = jax.tree.map(jnp.copy, state)  # no two leaves may share a buffer: the shell donates the state
+    state = stage.spread.place(state)
     first = 0 if latest is None else latest
     shell = compile_step(stage, mesh)
     record = partial(record_metrics, events, stage, log_every)
@@ -217,7 +216,3 @@ def record_metrics(
 def stage_tag(stage: Stage, tag: str) -> str:
     """The full objective logs under the plain tags; the stages before it under their own names."""
     return tag if stage.spec.prior is not None else f"{stage.spec.name}/{tag}"
-
-
-def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
