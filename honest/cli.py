@@ -108,13 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.command == "train":
+        return train_run(options)
     # Imported late: --help and a mistyped command should not wait for JAX.
     from honest import run as runs
     from honest.config_io import load_config
     from honest.exact import exact
-    from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory
-    from honest.training import Asked, train
 
     if options.command == "benchmark":
         from honest.benchmark.command import benchmark
@@ -146,16 +146,27 @@ def run(options: argparse.Namespace) -> int:
     if options.command == "evaluate":
         runs.evaluate(RunDirectory(options.directory), options.json)
         return 0
-    if options.command == "units":
-        if not options.config.is_dir():
-            runs.units(load_config(options.config, options.overrides).config, None, options.json)
-            return 0
-        if options.overrides:
-            raise UserError(f"{options.config} is a run's directory, whose config is fixed: --set is for a YAML file")
-        run_directory = RunDirectory(options.config)
-        runs.units(run_directory.config(), run_directory, options.json)
+    assert options.command == "units"
+    if not options.config.is_dir():
+        runs.units(load_config(options.config, options.overrides).config, None, options.json)
         return 0
+    if options.overrides:
+        raise UserError(f"{options.config} is a run's directory, whose config is fixed: --set is for a YAML file")
+    run_directory = RunDirectory(options.config)
+    runs.units(run_directory.config(), run_directory, options.json)
+    return 0
+
+
+def train_run(options: argparse.Namespace) -> int:
+    from honest.config_io import load_config
+    from honest.train import hosts
+
     config = load_config(options.config, options.overrides).config
+    hosts.join(config.parallel)  # before the imports below, of which blackjax's computes something
+    from honest.train.loop import Stopped
+    from honest.train.run_directory import RunDirectory
+    from honest.training import Asked, train
+
     directory = RunDirectory(options.workdir or Path("runs") / config.name)
     donor = None if options.trunk_from is None else RunDirectory(options.trunk_from)
     stop = StopSignal()

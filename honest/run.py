@@ -27,7 +27,6 @@ from honest.report.unit_report import unit_report
 from honest.report.unit_text import unit_json, unit_text
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import read_events
-from honest.train.loop import replicated
 from honest.train.run_directory import RunDirectory, environment, write_new
 from honest.train.sharding import make_mesh
 from honest.train.spec import PriorSpec
@@ -55,6 +54,12 @@ def start_all(configs: Sequence[RunConfig]) -> list[tuple[Run, Evaluator]]:
     return [(run, Evaluator(run)) for run in runs]
 
 
+def on_one_device(config: RunConfig) -> RunConfig:
+    """The config for a command that only reads a run, wherever that was trained."""
+    parallel = config.parallel.model_copy(update={"devices": 1, "strategy": "auto", "hosts": "one"})
+    return config.model_copy(update={"parallel": parallel})
+
+
 def logged_gaps(directory: RunDirectory, stages: dict[str, Stage]) -> dict[int, float]:
     """Step of the prior stage -> the gap in nat logged there: of the whole run, however often it was resumed."""
     if PRIOR not in stages:
@@ -76,7 +81,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
     absent = [name for name in names if name not in order(config)]
     if absent:
         raise UserError(f"{directory.path}: the run's methods are {', '.join(config.methods)}; it has no {absent[0]}")
-    run, evaluator = start(config)
+    run, evaluator = start(on_one_device(config))
     stages: dict[str, Stage] = {}
     states: dict[str, TrainState] = {}
     trunk: Params | None = None
@@ -88,8 +93,7 @@ def restore(directory: RunDirectory, names: tuple[str, ...]) -> tuple[Run, Evalu
         if latest is None:
             raise UserError(f"{directory.path}: stage {name} has no checkpoint yet; finish the run with honest train")
         stages[name] = make_stage(run, name, {} if trunk is None else {TRUNK: trunk})
-        state, _ = checkpoints.restore(latest, jax.eval_shape(stages[name].init))
-        states[name] = jax.device_put(state, replicated(run.mesh))
+        states[name], _ = checkpoints.restore(latest, run.spread.awaited(jax.eval_shape(stages[name].init)))
         if name == TRUNK:
             trunk = states[TRUNK].params
             evaluator.set_trunk(trunk["trunk"])
@@ -127,7 +131,7 @@ def units(config: RunConfig, directory: RunDirectory | None, json_path: Path | N
     """Prints the unit table of a config at its initialisation, or of a run at its newest checkpoint."""
     check_new(json_path)
     if directory is None:
-        run, evaluator = start(config)
+        run, evaluator = start(on_one_device(config))
         stage = make_stage(run, PRIOR, {TRUNK: {"trunk": run.anchor()["trunk"]}})
         state, where = stage.init(), "at initialisation, before any training"
         if config.objective.anchor == "trained":

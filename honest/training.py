@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from honest.config import RunConfig
 from honest.config_io import dump_config
@@ -15,9 +17,11 @@ from honest.report.evaluator import Evaluator
 from honest.report.final import Final, conclude, summary, text
 from honest.report.plots import heads_figure
 from honest.run import logged_gaps, start_all
+from honest.train import hosts
 from honest.train.checkpoint import Checkpoints
-from honest.train.events import EventLog, custom_scalars_layout
+from honest.train.events import EventLog, Follower, custom_scalars_layout
 from honest.train.loop import Lane, run_stage
+from honest.train.own_view import OwnView
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, write_new
 from honest.train.shared_trunk import adopt_trunk, check_trunk
 from honest.train.stage import PRIOR, TRUNK, Run, Stage, order
@@ -39,7 +43,8 @@ class Member:
 
     def __init__(self, asked: Asked, run: Run, evaluator: Evaluator):
         self.config, self.directory, self.run, self.evaluator = asked.config, asked.directory, run, evaluator
-        self.events = EventLog(asked.directory.path)
+        self.own = OwnView(run.mesh)
+        self.events = EventLog(asked.directory.path) if hosts.is_first() else Follower(asked.directory.path)
         self.stages: dict[str, Stage] = {}
         self.states: dict[str, TrainState] = {}
         custom_scalars_layout(self.events)
@@ -47,14 +52,17 @@ class Member:
 
     def begin(self, name: str) -> Lane:
         results = {done: state.params for done, state in self.states.items()}
-        self.stages[name] = make_stage(self.run, name, results)
+        stage = make_stage(self.run, name, results)
         checkpoints = Checkpoints(self.directory.checkpoints(name), self.config.checkpoint.keep)
-        return Lane(self.stages[name], checkpoints, self.events, self.evaluator, self.config.evaluation.log_every)
+        return Lane(stage, checkpoints, self.events, self.evaluate, self.config.evaluation.log_every)
 
-    def end(self, name: str, state: TrainState) -> None:
-        self.states[name] = state
+    def evaluate(self, stage: Stage, state: TrainState) -> tuple[dict[str, float], dict[str, Any]]:
+        return self.evaluator(*self.own(stage, state))
+
+    def end(self, name: str, stage: Stage, state: TrainState) -> None:
+        self.stages[name], self.states[name] = self.own(stage, state)
         if name == TRUNK:
-            self.evaluator.set_trunk(state.params["trunk"])
+            self.evaluator.set_trunk(self.states[TRUNK].params["trunk"])
 
 
 def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved: Callable[[], None]) -> None:
@@ -63,26 +71,28 @@ def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved:
     Several runs are trained together, in one program: their configs differ in numbers alone, and they stand at the same
     step of the same stage.
 
+    Several processes that have joined (`hosts.join`) all train, evaluate and checkpoint; process 0 writes the rest.
+
     stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
     """
-    with ExitStack() as locks:
+    with ExitStack() as leaving:
+        leaving.enter_context(hosts.quiet_but_first())
         for each in asked:
-            locks.enter_context(each.directory.lock())
+            hosts.on_first(partial(enter, leaving, each))
         resumed = [each.directory.check(each.config) for each in asked]
         # Before anything is written: a table that cannot be read leaves no run behind.
         runs = start_all([each.config for each in asked])
         for each in asked:
             if each.trunk_from is not None:
                 check_trunk(each.trunk_from, each.config)
-            each.directory.prepare(each.config)
-            if each.trunk_from is not None:
-                adopt_trunk(each.trunk_from, each.directory)
+            hosts.on_first(partial(prepare, each))
         for each, goes_on in zip(asked, resumed, strict=True):
             print(f"{'resuming' if goes_on else 'new run in'} {each.directory.path}", flush=True)
         print(runs[0][0].task.description, flush=True)
         members = [Member(each, *run) for each, run in zip(asked, runs, strict=True)]
+        stop = hosts.stop_together(stop_requested)
         for name in order(asked[0].config):
-            train_stage(members, name, stop_requested)
+            train_stage(members, name, stop)
         for member in members:
             member.events.close()
         all_saved()
@@ -90,7 +100,18 @@ def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved:
             print("sampling log Z from both sides …", flush=True)
         for member in members:
             gaps = logged_gaps(member.directory, member.stages)
-            report(conclude(member.evaluator, member.stages, member.states, gaps), member.config, member.directory)
+            final = conclude(member.evaluator, member.stages, member.states, gaps)
+            hosts.on_first(partial(report, final, member.config, member.directory))
+
+
+def enter(leaving: ExitStack, asked: Asked) -> None:
+    leaving.enter_context(asked.directory.lock())
+
+
+def prepare(asked: Asked) -> None:
+    asked.directory.prepare(asked.config)
+    if asked.trunk_from is not None:
+        adopt_trunk(asked.trunk_from, asked.directory)
 
 
 def train_stage(members: Sequence[Member], name: str, stop_requested: Callable[[], bool]) -> None:
@@ -108,8 +129,8 @@ def train_stage(members: Sequence[Member], name: str, stop_requested: Callable[[
     finally:
         for lane in lanes:
             lane.checkpoints.close()
-    for member, state in zip(members, states, strict=True):
-        member.end(name, state)
+    for member, lane, state in zip(members, lanes, states, strict=True):
+        member.end(name, lane.stage, state)
 
 
 def report(final: Final, config: RunConfig, directory: RunDirectory) -> None:

@@ -15,9 +15,8 @@ from honest.config_io import load_config
 from honest.errors import UserError
 from honest.process import STOPPED, StopSignal, keep_freed_memory
 from honest.sweep.folder import config_file, finished, member_names, position, run_folder
-from honest.train.loop import Stopped
+from honest.train import hosts
 from honest.train.run_directory import RunDirectory
-from honest.training import Asked, train
 
 
 def run_members(folder: Path, names: Sequence[str]) -> int:
@@ -31,20 +30,27 @@ def run_members(folder: Path, names: Sequence[str]) -> int:
         unknown = sorted({*names} - {*member_names(folder)})
         if unknown:
             raise UserError(f"{folder} has no member {', '.join(unknown)}")
-        left = [name for name in names if not finished(folder, name)]
-        groups: dict[object, list[str]] = {}
-        for name in left:
-            groups.setdefault(position(folder, name), []).append(name)
-        stop = StopSignal()
-        for group in groups.values():
-            asked = [
-                Asked(load_config(config_file(folder, name)).config, RunDirectory(run_folder(folder, name)), None)
-                for name in group
-            ]
-            train(asked, stop.requested, lambda: None)
+        return _train(folder, [name for name in names if not finished(folder, name)])
     except UserError as error:
         print(f"honest: {error}", file=sys.stderr)
         return 2
+
+
+def _train(folder: Path, names: Sequence[str]) -> int:
+    configs = {name: load_config(config_file(folder, name)).config for name in names}
+    for config in configs.values():
+        hosts.join(config.parallel)  # before the imports below, of which blackjax's computes something
+    from honest.train.loop import Stopped
+    from honest.training import Asked, train
+
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        groups.setdefault(position(folder, name), []).append(name)
+    stop = StopSignal()
+    try:
+        for group in groups.values():
+            asked = [Asked(configs[name], RunDirectory(run_folder(folder, name)), None) for name in group]
+            train(asked, stop.requested, lambda: None)
     except Stopped as stopped:
         print(f"\n{stopped}; everything up to there is saved", file=sys.stderr)
         return STOPPED

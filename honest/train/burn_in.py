@@ -15,11 +15,10 @@ from honest.params import Params
 from honest.train import phases
 from honest.train.prior_stage import settling, with_particles
 from honest.train.progress import StageProgress
-from honest.train.sharding import replicate
 from honest.train.spec import StageSpec
 from honest.train.stage import Stage
 from honest.train.state import Held, PhaseState, TrainState
-from honest.train.together import Shell, join, mean_over_members, parts, read, rows_of
+from honest.train.together import Shell, join, mean_over_members, own_buffers, parts, read, rows_of
 
 BURN_IN = 1  # folded into the stage's key
 
@@ -38,8 +37,8 @@ def settle(stages: Sequence[Stage], mesh: Mesh, steps: int, compiled: Callable[.
         return join(states)
     modes = prior.phases.kind != "chains"
     frozen = [settling(stage) for stage in stages]
-    burning = join([replicate(unsettled(*each, modes), mesh) for each in zip(frozen, states, strict=True)])
-    burning = jax.tree.map(jnp.copy, burning)  # the shell donates it
+    burning = join([unsettled(*each, modes) for each in zip(frozen, states, strict=True)])
+    burning = own_buffers(burning, frozen)
     shell = compiled(frozen, mesh)
     sets, volume = rows_of(frozen)
     with StageProgress("burn-in", steps, 0, len(stages)) as progress:
@@ -47,7 +46,7 @@ def settle(stages: Sequence[Stage], mesh: Mesh, steps: int, compiled: Callable[.
             burning, metrics = shell(burning, sets, volume)
             progress.show(step + 1, mean_over_members(read(metrics, len(stages))))
     burnt = parts(burning, len(stages))
-    return join([replicate(settled(*each, modes), mesh) for each in zip(stages, states, burnt, strict=True)])
+    return join([settled(*each, modes) for each in zip(stages, states, burnt, strict=True)])
 
 
 def unsettled(frozen: Stage, state: TrainState, modes: bool) -> TrainState:
@@ -59,7 +58,7 @@ def unsettled(frozen: Stage, state: TrainState, modes: bool) -> TrainState:
     if modes:
         burning = with_particles(burning, frozen.starts(), frozen)
     # Keys of its own: training starts at step 0 again, and must not repeat the draws that shaped the burnt-in chains.
-    return burning._replace(key=jax.random.fold_in(state.key, BURN_IN))
+    return frozen.spread.place(burning._replace(key=jax.random.fold_in(state.key, BURN_IN)))
 
 
 def settled(stage: Stage, state: TrainState, burnt: TrainState, modes: bool) -> TrainState:
@@ -69,7 +68,7 @@ def settled(stage: Stage, state: TrainState, burnt: TrainState, modes: bool) -> 
     if modes:
         positive = state.prior.positive._replace(whitened=best_particle(stage, burnt, positive, True))
         negative = state.prior.negative._replace(whitened=best_particle(stage, burnt, negative, False))
-    return state._replace(prior=state.prior._replace(positive=positive, negative=negative))
+    return stage.spread.place(state._replace(prior=state.prior._replace(positive=positive, negative=negative)))
 
 
 def best_particle(stage: Stage, state: TrainState, phase: PhaseState, with_data: bool) -> Params:

@@ -173,6 +173,16 @@ class EventLog:
         self._written.update(missing)
 
 
+class Follower(EventLog):
+    """The log of a process that writes nothing, because another one of the same run does: the same events, the same
+    errors, and no file."""
+
+    def _write(self, keys: list[Key]) -> None:
+        for key in keys:
+            del self._buffer[key]
+        self._written.update(keys)
+
+
 def custom_scalars_layout(log: EventLog) -> None:
     """Log `LAYOUT` at step 0, once a run, however often it is resumed: it puts the two heads side by side."""
     log.layout(LAYOUT, 0)

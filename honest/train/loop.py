@@ -22,18 +22,20 @@ from honest.train.burn_in import settle
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog
 from honest.train.progress import StageProgress
-from honest.train.sharding import replicate, shard_rows
+from honest.train.sharding import replicate
 from honest.train.spec import Numbers
 from honest.train.stage import Stage
 from honest.train.state import TrainState
 from honest.train.step import Inputs, train_step
 from honest.train.together import (
+    Metrics,
     Shell,
     Together,
     check_together,
     join,
     mean_over_members,
     over_members,
+    own_buffers,
     parts,
     read,
     rows_of,
@@ -74,27 +76,26 @@ def compile_step(stages: Sequence[Stage], mesh: Mesh) -> Shell:
     cache on disk then serves to all of them. The program itself is the partial's `func`.
     """
     first = stages[0]
+    spread = first.spread
 
-    def alone(
-        state: TrainState, sets: RowSets, volume: Any, *, seed: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        batch = shard_rows(batch_at(first.batch_rows, seed, sets, state.step), mesh)
-        return train_step(first.spec, first.mode_optimizer, state, Inputs(batch, sets, volume))
+    def alone(state: TrainState, sets: RowSets, volume: Any, seed: jax.Array) -> tuple[TrainState, Metrics]:
+        batch = spread.batch(batch_at(first.batch_rows, seed, sets, state.step), first.spec)
+        return train_step(spread.spec(first.spec), first.mode_optimizer, state, Inputs(batch, sets, volume))
 
     def together(
-        state: TrainState, sets: Together, volume: Together, *, seed: jax.Array, numbers: Numbers
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        state: TrainState, sets: Together, volume: Together, seed: jax.Array, numbers: Numbers
+    ) -> tuple[TrainState, Metrics]:
         def one(state: TrainState, seed: jax.Array, numbers: Numbers, own_rows: Any, own_volume: Any) -> tuple:
             rows, chosen = sets.of_member(own_rows), volume.of_member(own_volume)
             spec, mode_optimizer = first.rebuild(numbers)
-            batch = shard_rows(batch_at(first.batch_rows, seed, rows, state.step), mesh)
-            return train_step(spec, mode_optimizer, state, Inputs(batch, rows, chosen))
+            batch = spread.batch(batch_at(first.batch_rows, seed, rows, state.step), spec)
+            return train_step(spread.spec(spec), mode_optimizer, state, Inputs(batch, rows, chosen))
 
         return over_members(one, state, (seed, numbers, sets.each(), volume.each()))
 
     chex.clear_trace_counter()  # chex counts by source text, and every stage compiles this one
     if len(stages) == 1:
-        program = jax.jit(chex.assert_max_traces(alone, n=1), donate_argnums=0)
+        program = spread.compile(chex.assert_max_traces(alone, n=1))
         return partial(program, seed=replicate(jnp.asarray(first.seed, jnp.uint32), mesh))
     program = jax.jit(chex.assert_max_traces(together, n=1), donate_argnums=0)
     seeds = jnp.asarray([stage.seed for stage in stages], jnp.uint32)
@@ -111,10 +112,11 @@ class Lane:
     evaluate: Evaluate
     log_every: int
 
-    def restore(self, step: int, mesh: Mesh) -> TrainState:
-        state, pending = self.checkpoints.restore(step, jax.eval_shape(self.stage.init))
+    def restore(self, step: int) -> TrainState:
+        awaited = self.stage.spread.awaited(jax.eval_shape(self.stage.init))
+        state, pending = self.checkpoints.restore(step, awaited)
         self.events.recover(pending)
-        return jax.device_put(state, replicated(mesh))
+        return state
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Every `log_every`-th step's metrics, and the last one's, become events."""
@@ -160,18 +162,18 @@ def run_stage(
     if first == 0:
         state = settle(stages, mesh, burn_in, compile_step)
     else:
-        restored = [lane.restore(first, mesh) for lane in lanes]
+        restored = [lane.restore(first) for lane in lanes]
         if first == stage.steps:
             return restored
         state = join(restored)
-    state = jax.tree.map(jnp.copy, state)  # no two leaves may share a buffer: the shell donates the state
+    state = own_buffers(state, stages)
     shell = compile_step(stages, mesh)
     sets, volume = rows_of(stages)
     unsaved: int | None = None
-    last: tuple[int, dict[str, jax.Array]] | None = None
+    last: tuple[int, Metrics] | None = None
     own: list[TrainState] = []  # the members' states after the latest step, where it was evaluated or saved
 
-    def record(step: int, metrics: dict[str, jax.Array]) -> None:
+    def record(step: int, metrics: Metrics) -> None:
         values = read(metrics, members)
         for lane, numbers in zip(lanes, values, strict=True):
             lane.record(step, numbers)
@@ -217,7 +219,3 @@ def common_step(lanes: Sequence[Lane]) -> int:
 def stage_tag(stage: Stage, tag: str) -> str:
     """The full objective logs under the plain tags; the stages before it under their own names."""
     return tag if stage.spec.prior is not None else f"{stage.spec.name}/{tag}"
-
-
-def replicated(mesh: Mesh) -> jax.sharding.NamedSharding:
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -3,6 +3,9 @@
 config.yaml       the resolved config            checkpoints/<stage>/       orbax
 units.json        the unit of every field        events.out.tfevents.*      TensorBoard
 environment.json  versions, device, commit       summary.json, figures/     the results, once there are any
+
+A run that is resumed adds environment.resumed-N.json, with the keys that were given another value; these can only be
+such as change nothing but rounding (`MAY_DIFFER`).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ CONFIG, UNITS, ENVIRONMENT, SUMMARY, LOCK = (
     ".lock",
 )
 STARTING = re.compile(r"\.lock|(units|environment)\.json|\.(units\.json|environment\.json|config\.yaml)\.\d+")
+MAY_DIFFER = ("parallel.", "compute.rematerialise", "compute.micro_batches")  # how a run is computed, and on what
 PACKAGES = ("honest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorboardX")
 
 
@@ -53,12 +57,13 @@ class RunDirectory:
     def check(self, config: RunConfig) -> bool:
         """Whether the directory holds a run of `config`; writes nothing.
 
-        UserError: it holds a run of another config (the keys that differ are named), or files of something else.
+        UserError: it holds a run of another config (the keys that differ are named; those of `MAY_DIFFER` may), or
+        files of something else.
         """
         if not (self / CONFIG).exists():
             self._refuse_foreign()
             return False
-        changed = differences(self.config(), config)
+        changed = [line for line in differences(self.config(), config) if not line.startswith(MAY_DIFFER)]
         if changed:
             listed = "\n  ".join(changed)
             raise UserError(
@@ -78,7 +83,8 @@ class RunDirectory:
             write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
             return
         resumed = sum(1 for _ in self.path.glob("environment.resumed-*.json")) + 1
-        write_new(self / f"environment.resumed-{resumed}.json", json.dumps(environment(), indent=2))
+        resumption = {**environment(), "changed": differences(self.config(), config)}
+        write_new(self / f"environment.resumed-{resumed}.json", json.dumps(resumption, indent=2, ensure_ascii=False))
 
     def _refuse_foreign(self) -> None:
         """UserError where the directory holds anything but a run, or a start of one that was killed."""
@@ -135,6 +141,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": [str(device) for device in jax.devices()],
+        "processes": jax.process_count(),
         "device_kind": jax.devices()[0].device_kind,
         "processors": os.cpu_count(),
         "commit": commit(),

@@ -26,6 +26,7 @@ from honest.train import families
 from honest.train import optimizer as optimizers
 from honest.train.sharding import check_divisible, replicate
 from honest.train.spec import Numbers, PriorSpec, StageSpec, numbers_of, program_of, with_numbers
+from honest.train.spread import Spread
 from honest.train.state import Held, PriorState, TrainState
 
 TRUNK, PRIOR = "trunk", "prior"
@@ -54,6 +55,7 @@ class Stage:
     sets: RowSets
     volume: VolumeRows | None
     mode_optimizer: optax.GradientTransformation
+    spread: Spread
     init: Callable[[], TrainState]
     starts: Callable[[], Params] | None  # candidate starts of the phases, whitened, leading axis
     numbers: Numbers
@@ -73,6 +75,10 @@ class Run:
     task: Task
     model: Model
     mesh: Mesh
+
+    @property
+    def spread(self) -> Spread:
+        return Spread(self.config.parallel.strategy, self.mesh, self.config.compute.micro_batches)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -176,12 +182,13 @@ def assemble(
         batch_rows=config.batch_rows,
         seed=stream(f"{run.config.seed} {name}"),
         sets=replicate(sets, run.mesh),
-        init=lambda: replicate(init(), run.mesh),
+        init=lambda: run.spread.place(init()),
         volume=volume,
         mode_optimizer=modes(spec.prior),
         starts=starts,
         numbers=numbers_of(settings, spec.prior),
         rebuild=rebuild,
+        spread=run.spread,
     )
 
 

@@ -47,6 +47,11 @@ def parts(joined: TrainState, members: int) -> list[TrainState]:
     return [_take(rest, jnp.asarray(index))._replace(step=joined.step) for index in range(members)]
 
 
+def own_buffers(state: TrainState, stages: Sequence[Stage]) -> TrainState:
+    """The joined state where it is to lie, in buffers that nothing else holds: the shell donates them."""
+    return stages[0].spread.place(state) if len(stages) == 1 else jax.tree.map(jnp.copy, state)
+
+
 @jax.jit
 def _take(joined: Tree, index: jax.Array) -> Tree:
     """Compiled once for all members."""
@@ -132,8 +137,13 @@ def mean_over_members(values: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def check_together(stages: Sequence[Stage]) -> None:
-    """UserError where the stages are not one program but for their numbers."""
+    """UserError where the stages are not one program but for their numbers, or not one process on replicated state."""
     first = stages[0]
+    if len(stages) > 1 and (first.spread.strategy != "auto" or jax.process_count() > 1):
+        raise UserError(
+            f"members are trained together by one process under parallel.strategy auto, not by {jax.process_count()} "
+            f"under {first.spread.strategy}. Run them with --engine local"
+        )
     for stage in stages[1:]:
         same = (stage.spec.counts, stage.steps, stage.offset, stage.batch_rows)
         if same != (first.spec.counts, first.steps, first.offset, first.batch_rows):

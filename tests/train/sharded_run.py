@@ -30,29 +30,40 @@ from honest.train.burn_in import settle
 from honest.train.loop import compile_step
 from honest.train.newton_stein import corrections
 from honest.train.sharding import make_mesh, replicate, shard_rows
+from honest.train.spread import Mapped
 from honest.train.stage import PRIOR, TRUNK, make_run
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
 from tests.train.test_guards import problem
 
-# Steps, burn-in steps, changes of the config.
+# Steps, burn-in steps, changes of the config; then how it is run beside one device: devices, strategy, micro-batches.
+# Three chains on eight devices: a number that does not divide.
 CASES = {
-    "chains": (10, 0, ("objective.phases.kind=chains",)),
-    "laplace": (10, 0, ()),
-    "float32": (20, 2, ("objective.phases.kind=points", "precision=float32")),
+    "chains": (10, 0, ("objective.phases.kind=chains",), ((8, "auto", 1), (8, "fsdp", 1), (8, "pmap", 1))),
+    "laplace": (10, 0, (), ((8, "auto", 1),)),
+    "float32": (
+        20,
+        2,
+        ("objective.phases.kind=points", "precision=float32"),
+        ((8, "auto", 1), (8, "fsdp", 1), (8, "pmap", 1)),
+    ),
 }
 
 
-def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dict[str, np.ndarray], bool]:
-    """Metrics by step and last leaves of the full objective; whether the compiled step talks between devices."""
+def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dict[str, np.ndarray], str]:
+    """Metrics by step and last leaves of the full objective; the compiled step's text."""
     run = make_run(config, build_task(config.task), mesh)
     untrained = make_stage(run, TRUNK, {}).init().params
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
-    state = jax.tree.map(jnp.copy, settle([stage], mesh, burn_in, compile_step))
+    state = stage.spread.place(settle([stage], mesh, burn_in, compile_step))
     shell = compile_step([stage], mesh)
     program: Any = shell.func
-    step = partial(program.lower(state, stage.sets, stage.volume, **shell.keywords).compile(), **shell.keywords)
+    compiled = program.lower(state, stage.sets, stage.volume, **shell.keywords).compile()
+    if isinstance(program, Mapped):
+        step = lambda *inputs: compiled(program.ranks, *inputs, *shell.keywords.values())  # noqa: E731
+    else:
+        step = partial(compiled, **shell.keywords)
     found: dict[str, list[np.ndarray]] = {}
     for _ in range(steps):
         state, metrics = step(state, stage.sets, stage.volume)
@@ -64,7 +75,7 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     moving = state._replace(key=jax.random.key_data(state.key))
     leaves = jax.tree_util.tree_flatten_with_path(moving)[0]
     series |= {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
-    return series, "all-reduce" in step.func.as_text()
+    return series, compiled.as_text()
 
 
 def correct_toy(out: Path) -> None:

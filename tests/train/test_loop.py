@@ -22,6 +22,7 @@ from honest.train.events import EventLog, read_events
 from honest.train.loop import Lane, Stopped, compile_step, run_stage
 from honest.train.sharding import make_mesh, replicate
 from honest.train.spec import HEADS, Numbers, StageSpec
+from honest.train.spread import Spread
 from honest.train.stage import PRIOR, TRUNK, Stage, make_run
 from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
@@ -87,6 +88,7 @@ def toy() -> Stage:
         sets=replicate(RowSets(rows(TRUSTED), rows(UNTRUSTED), None, None), make_mesh(1)),
         volume=None,
         mode_optimizer=optax.identity(),
+        spread=Spread("auto", make_mesh(1), 1),
         init=init,
         starts=None,
         numbers=Numbers({}, {}, {}),

@@ -17,6 +17,7 @@ from honest.train.loop import compile_step
 from honest.train.optimizer import OptimizerSettings
 from honest.train.sharding import make_mesh, replicate
 from honest.train.spec import StageSpec, numbers_of, program_of, with_numbers
+from honest.train.spread import Spread
 from honest.train.stage import Stage
 from honest.train.state import TrainState
 from honest.train.together import join, parts, read, rows_of
@@ -67,6 +68,7 @@ def stage_of(kind: str, member: tuple[float, ...], dtype: str) -> Stage:
         sets=jax.tree.map(cast, inputs.population),
         volume=jax.tree.map(cast, inputs.volume),
         mode_optimizer=optax.adam(phases.learning_rate),
+        spread=Spread("auto", make_mesh(1), 1),
         init=lambda: replicate(jax.tree.map(cast, state), make_mesh(1)),
         starts=None,
         numbers=numbers_of(settings, prior),
