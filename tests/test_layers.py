@@ -28,6 +28,7 @@ LAYERS = (
     "run",
     "jobs",
     "benchmark",
+    "sweep",
     "exact",
     "cli",
     "__main__",
