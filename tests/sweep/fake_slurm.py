@@ -67,8 +67,7 @@ def node(arguments: list[str]) -> int:
     """slurmd: runs the script, and again for as long as somebody has it requeued."""
     (job,) = arguments
     while True:
-        for _ in range(100):  # submitit moves the job's pickle to its place once sbatch has returned
-            time.sleep(0.01)
+        time.sleep(0.2)  # submitit moves the job's pickle to its place once sbatch has returned
         (HOME / job / "requeue").unlink(missing_ok=True)
         put(job, "state", "RUNNING")
         nodes = option(job, "nodes") or "1"

@@ -158,16 +158,14 @@ def test_members_are_trained_and_their_output_is_in_the_log(cluster):
 
 
 def test_failures_have_their_exit_code_and_last_lines(cluster):
-    jobs = [cluster.job("once-a"), cluster.job("fail-b"), cluster.job("raise-c"), cluster.job("die-d")]
-    outcome, lines = pooled(cluster, jobs, retries=1, slots=4)
+    jobs = [cluster.job("once-a"), cluster.job("die-b")]
+    outcome, lines = pooled(cluster, jobs, retries=1)
     assert outcome.done == ["once-a"]
-    assert sorted(outcome.failed) == ["die-d", "fail-b", "raise-c"]
-    assert [cluster.tries(job.name) for job in jobs] == [2, 2, 2, 2]
-    assert "fail-b: failed with exit code 3, and is tried again" in lines
-    shown = failures(jobs, sorted(outcome.failed))
-    assert "fail-b went wrong" in shown
-    assert "ValueError: raise-c raises" in shown
-    assert re.search(r"SLURM job \d+ ended without a result: FAILED", shown)
+    assert outcome.failed == ["die-b"]
+    assert [cluster.tries(job.name) for job in jobs] == [2, 2]
+    assert "once-a: failed with exit code 3, and is tried again" in lines
+    assert "once-a went wrong" in jobs[0].log.read_text()
+    assert re.search(r"SLURM job \d+ ended without a result: FAILED", failures(jobs, outcome.failed))
 
 
 def test_a_job_that_sbatch_refuses_has_failed(cluster):

@@ -34,7 +34,7 @@ from honest.sweep.engines.hosts import trained_on
 
 MANIFEST = "jobset.yaml"
 MISTAKE = 2  # exit code of a user's mistake
-LONGEST_NAME = 40  # of 63 characters that a pod's name may have: the JobSet controller adds to it
+LONGEST_NAME = 38  # of 63 characters that a pod's name may have: the JobSet controller adds to it
 CONTAINER, VOLUME = "member", "sweep"
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
 
@@ -105,7 +105,8 @@ def write_jobset(folder: Path, name: str, jobs: Sequence[Job], options: Kubernet
     place.mkdir(parents=True, exist_ok=True)
     listed = "".join("\t".join(job.members) + "\n" for job in left)
     members = f"members-{hashlib.sha256(listed.encode()).hexdigest()[:12]}.txt"
-    (place / members).write_text(listed, encoding="utf-8")
+    if options.hosts == 1:
+        (place / members).write_text(listed, encoding="utf-8")
     text = manifest_text(name, left, options, members)
     path, kept = place / MANIFEST, None
     if path.exists() and path.read_text(encoding="utf-8") != text:
