@@ -115,7 +115,7 @@ def test_one_indexed_job_for_all_that_is_left(tmp_path, jobs):
 def test_a_job_set_a_member_on_several_hosts(tmp_path, jobs):
     _, text, documents = written(tmp_path, jobs, hosts=4, service_account="trainer", gpus=0)
     assert [problems(document) for document in documents] == [[], [], []]
-    assert [document["metadata"]["name"] for document in documents] == [f"sigma-sweep-{n}" for n in range(3)]
+    assert [document["metadata"]["name"] for document in documents] == [f"sigma-sweep-{n}" for n in (1, 2, 3)]
     for document, members in zip(documents, (["seed=1,no"], ["b", "c"], ["d"])):
         job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
         assert (job["completions"], job["parallelism"], job["backoffLimit"]) == (4, 4, 0)
@@ -137,7 +137,7 @@ def test_a_job_set_a_member_on_several_hosts(tmp_path, jobs):
 def test_jax_finds_the_pods_of_a_member(tmp_path, jobs, monkeypatch):
     """JobSet names pods <JobSet>-<replicated job>-<job index>-<pod index> and the subdomain by the JobSet."""
     _, _, documents = written(tmp_path, jobs, hosts=4)
-    (replicated,) = documents[1]["spec"]["replicatedJobs"]
+    (replicated,) = documents[0]["spec"]["replicatedJobs"]
     labels = {"jobset.sigs.k8s.io/jobset-name": "sigma-sweep-1"}
     job = SimpleNamespace(
         metadata=SimpleNamespace(name=f"sigma-sweep-1-{replicated['name']}-0", labels=labels),
@@ -150,7 +150,7 @@ def test_jax_finds_the_pods_of_a_member(tmp_path, jobs, monkeypatch):
     address = K8sCluster.get_coordinator_address(None, "1234")
     assert address == "sigma-sweep-1-member-0-0.sigma-sweep-1:1234"
     assert (K8sCluster.get_process_count(), K8sCluster.get_process_id()) == (4, 3)
-    network = documents[1]["spec"]["network"]
+    network = documents[0]["spec"]["network"]
     assert network["enableDNSHostnames"] and "subdomain" not in network
 
 

@@ -81,6 +81,7 @@ def test_failures_have_their_exit_code_and_last_lines(engine, folder):
     assert outcome.failed == ["die-b"]
     assert [len(tries(folder, job.name)) for job in jobs] == [2, 2]
     assert "once-a: failed with exit code 3, and is tried again" in told
+    assert len({line.split()[0] for line in tries(folder, "once-a")}) == 2  # processes
     assert "once-a went wrong" in jobs[0].log.read_text()
     assert "Ray: " in failures(jobs, outcome.failed)
 

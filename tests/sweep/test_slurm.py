@@ -25,7 +25,7 @@ from tests.sweep.stub import run_members
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake_slurm.py"
-AT_ONCE = Waits(files=0.0, states=0.0, hurried=0.0, late=0.5)
+AT_ONCE = Waits(files=0.0, states=0, hurried=0.0, late=0.5)
 OPTIONS = {
     "slots": 2,
     "partition": "long",
@@ -324,7 +324,7 @@ def test_squeue_that_cannot_say_keeps_a_job(cluster):
 def test_sacct_is_asked_for_all_jobs_at_once_and_seldom(cluster):
     (cluster.home / "hold").touch()
     engine = SlurmEngine(
-        SlurmOptions(**OPTIONS), cluster.folder, run_members, cluster.folder / "compiled", AT_ONCE._replace(states=60.0)
+        SlurmOptions(**OPTIONS), cluster.folder, run_members, cluster.folder / "compiled", AT_ONCE._replace(states=60)
     )
     handles = [engine.start(cluster.job(name), 0) for name in ("a", "b", "c")]
     for _ in range(50):

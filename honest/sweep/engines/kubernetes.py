@@ -67,7 +67,7 @@ class KubernetesOptions(Strict):
 
 class Written(NamedTuple):
     manifest: Path
-    kept: Path | None  # the earlier manifest, where it differed
+    kept: Path | None  # the earlier manifest, where it differed: delete its JobSets before this one is applied
     command: str  # what applies it
 
 
@@ -98,12 +98,12 @@ def label(name: str) -> str:
 
 def write_jobset(folder: Path, name: str, jobs: Sequence[Job], options: KubernetesOptions) -> Written:
     """Writes the manifest that runs the jobs that are not finished. UserError: all are. See `check_kubernetes`."""
-    left = [job for job in jobs if not job.finished()]
+    left = {number: job for number, job in enumerate(jobs) if not job.finished()}
     if not left:
         raise UserError(f"{folder}: all members are done; no manifest was written")
     place = folder / "kubernetes"
     place.mkdir(parents=True, exist_ok=True)
-    listed = "".join("\t".join(job.members) + "\n" for job in left)
+    listed = "".join("\t".join(job.members) + "\n" for job in left.values())
     members = f"members-{hashlib.sha256(listed.encode()).hexdigest()[:12]}.txt"
     if options.hosts == 1:
         (place / members).write_text(listed, encoding="utf-8")
@@ -116,8 +116,8 @@ def write_jobset(folder: Path, name: str, jobs: Sequence[Job], options: Kubernet
     return Written(path, kept, shlex.join(["kubectl", "apply", "--filename", str(path)]))
 
 
-def manifest_text(name: str, jobs: Sequence[Job], options: KubernetesOptions, members: str) -> str:
-    """YAML of one JobSet for all jobs, or of one each where they have several hosts.
+def manifest_text(name: str, jobs: Mapping[int, Job], options: KubernetesOptions, members: str) -> str:
+    """YAML of one JobSet for all jobs, or of one each, called by the job's number, where they have several hosts.
 
     members: name of the file in DIR/kubernetes that lists them.
     """
@@ -126,7 +126,7 @@ def manifest_text(name: str, jobs: Sequence[Job], options: KubernetesOptions, me
         arguments = ["-m", "honest.sweep.engines.pod", str(inside), str(inside / "kubernetes" / members)]
         return yaml_text([jobset(label(name), indexed_job(len(jobs), arguments, options), None, options)])
     documents = []
-    for number, job in enumerate(jobs):
+    for number, job in jobs.items():
         arguments = ["-m", "honest.sweep.run_member", str(inside), *job.members]
         rules = [{"name": "mistake", "action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}]
         policy = {"maxRestarts": options.backoff_limit, "rules": rules}

@@ -87,9 +87,9 @@ def ray_engine(options: RayOptions, run: RunMembers, cache: Path) -> Iterator[Ra
     check_ray()
     import ray
 
-    here = {"num_cpus": options.local_cpus, "include_dashboard": False} if options.address == LOCAL else {}
+    cpus, dashboard = (options.local_cpus, False) if options.address == LOCAL else (None, None)
     try:
-        ray.init(address=options.address, log_to_driver=False, **here)
+        ray.init(address=options.address, num_cpus=cpus, include_dashboard=dashboard, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"engine.ray.address is {options.address}: {error}") from error
     try:

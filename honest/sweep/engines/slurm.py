@@ -147,7 +147,7 @@ class SlurmEngine:
 
         record = self.records.read(job.name)
         if record is not None and record.members == job.members and self.queue.holds(record.job_id):
-            submitted = submitit.SlurmJob(self.executor.folder, record.job_id, tasks=tuple(range(record.tasks)))
+            submitted: Any = submitit.SlurmJob(self.executor.folder, record.job_id, tasks=tuple(range(record.tasks)))
             note(job.log, f"SLURM job {record.job_id} of an earlier call is waited for")
             return SlurmHandle(submitted, job, self.queue, self.records)
         self.executor.update_parameters(job_name=f"{job.folder.name}-{job.name}")

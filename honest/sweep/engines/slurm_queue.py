@@ -19,12 +19,12 @@ class Waits(NamedTuple):
     """
 
     files: float
-    states: float
+    states: int
     hurried: float
     late: float
 
 
-WAITS = Waits(files=5.0, states=60.0, hurried=5.0, late=20.0)
+WAITS = Waits(files=5.0, states=60, hurried=5.0, late=20.0)
 
 
 class Ended(NamedTuple):
