@@ -114,6 +114,7 @@ def send(job: str, number: int) -> None:
 
 def scancel(arguments: list[str]) -> int:
     job, state = arguments[-1], get(arguments[-1], "state")
+    assert len(arguments) == 1 or arguments[0] == "--state=PENDING" or arguments[0].startswith("--signal=")
     if "--state=PENDING" in arguments:
         if state == "PENDING":
             put(job, "state", "CANCELLED by 0")

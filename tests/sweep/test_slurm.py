@@ -189,7 +189,8 @@ def test_a_job_that_runs_saves_when_it_is_stopped(cluster):
     assert handle.poll() is None
     handle.interrupt()
     assert ended(handle) == 130
-    assert "slow-a saved" in (cluster.folder / "log" / "slow-a.txt").read_text()
+    log = (cluster.folder / "log" / "slow-a.txt").read_text().splitlines()
+    assert log == ["slow-a begins", "slow-a from a child", "slow-a saved"]
     assert cluster.calls("scontrol") == []
     assert ended(cluster.engine().start(cluster.job("slow-a"), 0)) == 0  # the same command goes on
     assert cluster.tries("slow-a") == 2
