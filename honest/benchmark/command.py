@@ -15,9 +15,10 @@ from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
 from honest.jobs.local import LocalEngine
-from honest.jobs.pool import FAILED, STOPPED, Pool, failures
+from honest.jobs.pool import Pool, failures
 from honest.report.tables import layout
 
+FAILED, STOPPED = 1, 130  # exit codes
 COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once for all seeds of a task
 
 

@@ -1,1 +1,1 @@
-"""Many runs of one config that differ in some of its values, and where they are run."""
+"""Many runs of one config that differ in what a sweep file says: what `honest sweep` checks, runs and tells."""

@@ -15,16 +15,17 @@ def run_members(folder: Path, names: Sequence[str]) -> int:
     fail-: fails with 3. mistake-: 2. raise-: an exception. die-: the process is gone.
     """
     asked: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: asked.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def ask(number, _frame):
+        asked.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one stops at once
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        codes = [run_member(folder, name, asked) for name in names]
+        return max([run_member(folder, name, asked) for name in names])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return max(codes)
 
 
 def run_member(folder: Path, name: str, asked: list[int]) -> int:
@@ -38,6 +39,7 @@ def run_member(folder: Path, name: str, asked: list[int]) -> int:
     if kind == "slow" and first:
         for _ in range(600):
             if asked:
+                time.sleep(0.5)
                 print(f"{name} saved")
                 return 130
             time.sleep(0.05)

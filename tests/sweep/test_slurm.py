@@ -188,6 +188,7 @@ def test_a_job_that_runs_saves_when_it_is_stopped(cluster):
     waited(lambda: cluster.tries("slow-a") == 1)
     assert handle.poll() is None
     handle.interrupt()
+    cluster.signal("100", signal.SIGUSR2)  # its time is over as well, while it saves
     assert ended(handle) == 130
     log = (cluster.folder / "log" / "slow-a.txt").read_text().splitlines()
     assert log == ["slow-a begins", "slow-a from a child", "slow-a saved"]
@@ -229,6 +230,8 @@ def test_a_time_limit_saves_and_goes_on_in_the_queue(cluster):
     handle = cluster.engine().start(cluster.job("slow-a"), 0)
     waited(lambda: cluster.tries("slow-a") == 1)
     cluster.signal("100", signal.SIGUSR2)
+    time.sleep(0.2)
+    cluster.signal("100", signal.SIGUSR2)  # does not cut the save short
     assert ended(handle) == 0
     assert cluster.calls("scontrol") == ["requeue 100"]
     assert cluster.tries("slow-a") == 2

@@ -30,7 +30,8 @@ class SlurmTask:
 
         def ask(number: int, _frame: object) -> None:
             asked.append(number)
-            if len(asked) == 1:  # a second interrupt would not wait for the first one's save
+            # A second interrupt would not wait for the first one's save: `run` leaves the default action to it.
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
                 signal.raise_signal(signal.SIGINT)
 
         warning = signal.Signals[f"SIG{environment.USR_SIG}"]
