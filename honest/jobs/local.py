@@ -51,10 +51,14 @@ class LocalEngine:
         environment = {
             **os.environ,
             **accelerators(slot, self.slots, visible_accelerators()),
-            "JAX_COMPILATION_CACHE_DIR": str(self.cache.resolve()),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+            **compiled_once(self.cache.resolve()),
         }
         return Process(self.command(job), job.log, environment, cores(slot, self.slots))
+
+
+def compiled_once(cache: Path) -> dict[str, str]:
+    """The environment in which XLA's programs are kept in `cache`, for the next process that needs the same."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1"}
 
 
 def cores(slot: int, slots: int) -> list[int]:

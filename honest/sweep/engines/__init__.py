@@ -1,0 +1,1 @@
+"""Where the jobs of a sweep run other than on this machine: SLURM, Ray, Kubernetes."""

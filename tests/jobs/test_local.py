@@ -1,0 +1,198 @@
+"""The pool and the engine of this machine: shares by hand, tries, stops, and jobs that wait for another one."""
+
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from honest.jobs import local
+from honest.jobs.local import LocalEngine, accelerators, cores, visible_accelerators
+from honest.jobs.pool import Job, Pool, failures
+
+# Notes each try and its cores; fails or waits as its first argument says; then it is done.
+STUB = """
+    import os, pathlib, signal, sys, time
+    kind, name, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    tries = folder / f"{name}.tries"
+    first = not tries.exists()
+    ignore = kind == "deaf"
+    if ignore:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with tries.open("a") as file:
+        file.write(",".join(map(str, sorted(os.sched_getaffinity(0)))) + "\\n")
+    print("cache", os.environ["JAX_COMPILATION_CACHE_DIR"], flush=True)
+    if kind == "fail" or (kind == "once" and first):
+        print("it went wrong")
+        sys.exit(3)
+    if kind in ("slow", "deaf"):
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("saved")
+            sys.exit(130)
+    (folder / f"{name}.done").touch()
+"""
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Returns make(name, kind, after) -> Job, and has the engine's command in make.command."""
+    stub = tmp_path / "stub.py"
+    stub.write_text(textwrap.dedent(STUB))
+    kinds = {}
+
+    def job(name: str, kind: str = "ok", after: str | None = None) -> Job:
+        kinds[name] = kind
+        return Job(name, (name,), tmp_path, tmp_path / f"{name}.log", after, (tmp_path / f"{name}.done").exists)
+
+    job.command = lambda job: [sys.executable, "-S", str(stub), kinds[job.name], job.name, str(tmp_path)]
+    return job
+
+
+def run(jobs, make, slots=1, retries=0, told=None):
+    engine = LocalEngine(slots, make.command, jobs[0].folder / "compiled")
+    return Pool(jobs, engine, retries, (told if told is not None else []).append, lambda: None).run()
+
+
+def tries(job: Job) -> list[str]:
+    path = job.folder / f"{job.name}.tries"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def interrupt_once_running(jobs, times=1):
+    """Ctrl-C as soon as all of them have begun; the second one half a second after the first."""
+
+    def stop():
+        while not all(map(tries, jobs)):
+            time.sleep(0.02)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("usable", "slots", "shares"),
+    [
+        ({0, 1}, 1, [[]]),  # one slot has the machine
+        ({0, 1}, 2, [[0], [1]]),
+        ({2, 3, 5, 7}, 2, [[2, 5], [3, 7]]),
+        ({0, 1, 2, 3, 4}, 2, [[0, 2, 4], [1, 3]]),
+        ({0, 1}, 3, [[], [], []]),  # too few to pin
+    ],
+)
+def test_cores_are_shared_out(monkeypatch, usable, slots, shares):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable)
+    assert [cores(slot, slots) for slot in range(slots)] == shares
+
+
+@pytest.mark.parametrize(
+    ("devices", "slots", "visible", "memory"),
+    [
+        ([], 2, [None, None], None),
+        (["0", "1"], 1, [None], None),
+        (["0", "1"], 2, ["0", "1"], None),
+        (["0", "1", "2", "3"], 2, ["0,2", "1,3"], None),
+        (["4"], 2, ["4", "4"], "0.450"),  # .9 / 2
+        (["0", "1"], 3, ["0", "1", "0"], "0.450"),  # two at most on one: .9 / 2
+        (["0", "1"], 5, ["0", "1", "0", "1", "0"], "0.300"),  # three at most: .9 / 3
+    ],
+)
+def test_accelerators_are_shared_out(devices, slots, visible, memory):
+    shared = {} if memory is None else {"XLA_PYTHON_CLIENT_MEM_FRACTION": memory}
+    expected = [{} if names is None else {"CUDA_VISIBLE_DEVICES": names, **shared} for names in visible]
+    assert [accelerators(slot, slots, devices) for slot in range(slots)] == expected
+
+
+def test_accelerators_that_may_be_used(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,1")
+    assert visible_accelerators() == ["3", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_accelerators() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    found = [Path(f"/dev/nvidia{name}") for name in ("10", "2", "0")]
+    monkeypatch.setattr(local.Path, "glob", lambda *_: iter(found))
+    assert visible_accelerators() == ["0", "2", "10"]
+
+
+def test_a_job_that_fails_once_is_tried_again(make):
+    job, told = make("a", "once"), []
+    assert run([job], make, retries=1, told=told) == (["a"], [], False)
+    assert len(tries(job)) == 2
+    assert told[:3] == ["a: started", "a: failed with exit code 3, and is tried again", "a: started, try 2 of 2"]
+    assert job.log.read_text().count("it went wrong") == 1  # the log keeps the first try's output
+
+
+def test_a_job_that_always_fails_is_tried_as_often_as_asked(make):
+    jobs = [make("a", "fail"), make("b")]
+    assert run(jobs, make, retries=2) == (["b"], ["a"], False)
+    assert (len(tries(jobs[0])), len(tries(jobs[1]))) == (3, 1)
+    assert "it went wrong" in failures(jobs, ["a"])
+
+
+def test_a_job_that_says_it_ended_well_and_is_not_done_has_failed(make, tmp_path):
+    job = make("a")
+    never = Job("a", ("a",), tmp_path, job.log, None, lambda: False)
+    assert run([never], make) == ([], ["a"], False)
+
+
+def test_a_finished_job_is_not_started(make, tmp_path):
+    (tmp_path / "a.done").touch()
+    jobs = [make("a"), make("b", after="a")]
+    assert run(jobs, make) == (["a", "b"], [], False)
+    assert (tries(jobs[0]), len(tries(jobs[1]))) == ([], 1)
+
+
+def test_a_job_waits_for_the_one_before_it(make):
+    jobs = [make("second", after="first"), make("first", "once")]
+    told = []
+    assert run(jobs, make, slots=2, retries=1, told=told) == (["first", "second"], [], False)
+    assert told.index("second: started") > next(i for i, line in enumerate(told) if line.startswith("first: done"))
+
+
+def test_a_failed_job_fails_those_after_it(make):
+    jobs = [make("first", "fail"), make("second", after="first"), make("third", after="second"), make("other")]
+    assert run(jobs, make) == (["other"], ["first", "second", "third"], False)
+    assert tries(jobs[1]) == tries(jobs[2]) == []
+    assert "not run: first" in jobs[1].log.read_text()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two slots need two cores")
+def test_a_process_has_the_cores_of_its_slot_and_the_cache(make, tmp_path):
+    jobs = [make("a", "slow"), make("b", "slow")]
+    thread = interrupt_once_running(jobs)
+    assert run(jobs, make, slots=2).stopped
+    thread.join()
+    usable = sorted(os.sched_getaffinity(0))
+    shares = [",".join(map(str, usable[0::2])), ",".join(map(str, usable[1::2]))]
+    assert [tries(job) for job in jobs] == [[share] for share in shares]
+    assert f"cache {tmp_path / 'compiled'}" in jobs[0].log.read_text()
+
+
+def test_a_stop_saves_and_starts_nothing_more(make):
+    jobs = [make("a", "slow"), make("b")]
+    thread = interrupt_once_running(jobs[:1])
+    handler = signal.getsignal(signal.SIGINT)
+    assert run(jobs, make, retries=3) == ([], [], True)
+    thread.join()
+    assert "saved" in jobs[0].log.read_text()
+    assert (len(tries(jobs[0])), tries(jobs[1])) == (1, [])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_second_stop_kills(make):
+    job = make("a", "deaf")  # the first one does not reach it
+    thread = interrupt_once_running([job], times=2)
+    began = time.monotonic()
+    assert run([job], make) == ([], [], True)
+    thread.join()
+    assert time.monotonic() - began < 50  # of the 60 s that it would take
+    assert not job.finished()
