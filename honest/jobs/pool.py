@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 POLL_SECONDS = 0.2
-FAILED, STOPPED = 1, 130  # exit codes
+FAILED = 1  # exit code
 LAST_LINES = 8  # of a failed job's log, shown at the end
 
 

@@ -8,10 +8,8 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.status import Status
 
-from honest.jobs.pool import Engine, Job, Outcome, Pool, failures
+from honest.jobs.pool import FAILED, Engine, Job, Outcome, Pool, failures
 from honest.process import STOPPED
-
-FAILED = 1  # exit code
 
 
 def run_shown(jobs: Sequence[Job], engine: Engine, retries: int, ended: Callable[[], None]) -> tuple[Outcome, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,12 @@ from honest.data.batch import Task
 from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.jobs.folder import check, prepared
-from honest.jobs.local import LocalEngine, visible_accelerators
+from honest.jobs.local import visible_accelerators
 from honest.jobs.pool import Engine, Job
 from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
+from honest.report.tensorboard import write_hparams
+from honest.sweep.choice import HERE, engine_of, options_of, write_manifest
 from honest.sweep.estimate import duration, member_seconds, operations_per_second
 from honest.sweep.folder import finished, log_file, plan_of, write_members
 from honest.sweep.grouping import groups_of, program_key
@@ -24,8 +25,6 @@ from honest.sweep.members import LoadedSweep, Member, load_sweep
 from honest.sweep.results import final_table, write_results
 from honest.train.sharding import make_mesh
 from honest.train.stage import Run, make_run
-
-COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once
 
 
 def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: int, retries: int, dry_run: bool) -> int:
@@ -39,18 +38,25 @@ def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: in
     loaded = load_sweep(path)
     folder = workdir or Path("runs") / loaded.sweep.name
     jax.config.update("jax_platforms", "cpu")  # this process trains nothing, and takes no accelerator's memory
+    options = options_of(loaded, engine)
     runs = check_members(loaded)
     groups = [[member] for member in loaded.members]
     if engine == "vmap":
         groups = groups_of(loaded.members, [program_key(run) for run in runs], together)
-    print(guess(folder, loaded, runs, jobs), flush=True)
+    if engine in HERE:
+        print(guess(folder, loaded, runs, jobs), flush=True)
     if dry_run:
         check(plan_of(folder, loaded))
         print(members_table(folder, loaded, groups))
         return 0
     with prepared(plan_of(folder, loaded)):
         write_members(folder, loaded)
-        return _run(folder, loaded, groups, LocalEngine(jobs, member_command, folder / COMPILED), retries)
+        asked = jobs_of(folder, groups)
+        if engine == "kubernetes":
+            print(write_manifest(loaded, options, folder, asked))
+            return 0
+        with engine_of(engine, options, folder, asked, jobs) as running:
+            return _run(folder, loaded, asked, running, retries)
 
 
 def check_members(sweep: LoadedSweep) -> list[Run]:
@@ -103,19 +109,18 @@ def all_finished(folder: Path, names: Sequence[str]) -> bool:
     return all(finished(folder, name) for name in names)
 
 
-def member_command(job: Job) -> list[str]:
-    return [sys.executable, "-m", "honest.sweep.run_member", str(job.folder), *job.members]
+def _run(folder: Path, sweep: LoadedSweep, jobs: Sequence[Job], engine: Engine, retries: int) -> int:
+    def ended() -> None:
+        write_results(folder, sweep)
+        write_hparams(folder)
 
-
-def _run(folder: Path, sweep: LoadedSweep, groups: Sequence[Sequence[Member]], engine: Engine, retries: int) -> int:
-    write_results(folder, sweep)
+    ended()
     done = sum(finished(folder, member.name) for member in sweep.members)
-    shared = "" if len(groups) == len(sweep.members) else f" in {len(groups)} programs"
+    shared = "" if len(jobs) == len(sweep.members) else f" in {len(jobs)} programs"
     left_out = f" ({sweep.left_out} more break a constraint)" if sweep.left_out else ""
     count = f"{len(sweep.members)} members{left_out}{shared}"
     print(f"{folder}: {count}, {done} of them done already, {engine.slots} at a time", flush=True)
-    jobs = jobs_of(folder, groups)
-    outcome, progress = run_shown(jobs, engine, retries, lambda: write_results(folder, sweep))
+    outcome, progress = run_shown(jobs, engine, retries, ended)
     results = (
         f"\n{final_table(folder, sweep)}\n\nResults: {folder / 'results.csv'}\n"
         f"A page with figures: honest report {folder}   TensorBoard: tensorboard --logdir {folder / 'runs'}"

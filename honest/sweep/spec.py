@@ -25,12 +25,23 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from honest.config_fields import Count, Seed, Strict, Text, require
+from honest.sweep.engines.kubernetes import KubernetesOptions
+from honest.sweep.engines.ray import RayOptions
+from honest.sweep.engines.slurm import SlurmOptions
 from honest.units import UnitError, parse_quantity
 
 Values = Annotated[list[Any], Field(min_length=1)]
 Bounds = Annotated[list[Any], Field(min_length=2, max_length=2)]
 RANDOM = ("choice", "uniform", "loguniform")
 SECTIONS = ("grid", "zip", *RANDOM)
+
+
+class Engines(Strict):
+    """Options of the engines that need any; those not given cannot be chosen."""
+
+    slurm: SlurmOptions | None = None
+    ray: RayOptions | None = None
+    kubernetes: KubernetesOptions | None = None
 
 
 class Sweep(Strict):
@@ -47,6 +58,7 @@ class Sweep(Strict):
     uniform: dict[str, Bounds] = Field(default_factory=dict)
     loguniform: dict[str, Bounds] = Field(default_factory=dict)
     constraints: list[Text] = Field(default_factory=list)
+    engine: Engines | None = None
 
     @model_validator(mode="after")
     def sections_fit(self):

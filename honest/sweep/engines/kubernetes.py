@@ -29,7 +29,8 @@ from honest.config import RunConfig
 from honest.config_fields import Count, Strict, Text, require
 from honest.errors import UserError
 from honest.jobs.local import compiled_once
-from honest.jobs.pool import STOPPED, Job
+from honest.jobs.pool import Job
+from honest.process import STOPPED
 from honest.sweep.engines.hosts import trained_on
 
 MANIFEST = "jobset.yaml"

@@ -13,7 +13,8 @@ from pydantic import Field
 from honest.config_fields import Count, NonNegative, Positive, Strict, Text
 from honest.errors import UserError
 from honest.jobs.local import compiled_once
-from honest.jobs.pool import FAILED, STOPPED, Job
+from honest.jobs.pool import FAILED, Job
+from honest.process import STOPPED
 from honest.sweep.engines.task import RunMembers, note, run_logged
 
 LOCAL = "local"

@@ -28,7 +28,8 @@ from honest.config import RunConfig
 from honest.config_fields import Count, Positive, Strict, Text
 from honest.errors import UserError
 from honest.jobs.local import compiled_once
-from honest.jobs.pool import FAILED, STOPPED, Handle, Job
+from honest.jobs.pool import FAILED, Handle, Job
+from honest.process import STOPPED
 from honest.sweep.engines.hosts import trained_on
 from honest.sweep.engines.slurm_queue import Queue, Record, Records, Waits
 from honest.sweep.engines.slurm_task import SlurmTask, stop_file

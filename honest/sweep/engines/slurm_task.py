@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from honest.jobs.pool import STOPPED
+from honest.process import STOPPED
 from honest.sweep.engines.task import RunMembers, run_logged
 
 

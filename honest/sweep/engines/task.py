@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from honest.jobs.pool import FAILED, STOPPED
+from honest.jobs.pool import FAILED
+from honest.process import STOPPED
 
 RunMembers = Callable[[Path, Sequence[str]], int]  # (the sweep's folder, names of members) -> exit code
 

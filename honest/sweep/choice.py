@@ -1,0 +1,65 @@
+"""The engine that a sweep runs by, from its name and the sweep's options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from honest.errors import UserError
+from honest.jobs.local import LocalEngine
+from honest.jobs.pool import Engine, Job
+from honest.sweep.engines.kubernetes import check_kubernetes, write_jobset
+from honest.sweep.engines.ray import ray_engine
+from honest.sweep.engines.slurm import SlurmEngine, check_hosts
+from honest.sweep.engines.slurm_queue import WAITS
+from honest.sweep.members import LoadedSweep
+from honest.sweep.run_member import run_members
+
+COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once
+HERE = ("local", "vmap")
+
+
+def options_of(sweep: LoadedSweep, engine: str) -> Any:
+    """The engine's section of the sweep's file. UserError: it has none, or does not fit the members' configs."""
+    if engine in HERE:
+        return None
+    section = None if sweep.sweep.engine is None else getattr(sweep.sweep.engine, engine)
+    if section is None:
+        raise UserError(
+            f"{sweep.path}: --engine {engine} takes its options from the section engine.{engine}, which is not given"
+        )
+    configs = {member.name: member.config for member in sweep.members}
+    if engine == "slurm":
+        check_hosts(section, configs)
+    if engine == "kubernetes":
+        check_kubernetes(section, sweep.sweep.name, configs)
+    return section
+
+
+@contextmanager
+def engine_of(name: str, options: Any, folder: Path, jobs: Sequence[Job], slots: int) -> Iterator[Engine]:
+    """slots: processes at a time, of the engines that run here."""
+    cache = folder / COMPILED
+    if name == "slurm":
+        slurm = SlurmEngine(options, folder, run_members, cache, WAITS)
+        slurm.check(jobs)
+        yield slurm
+    elif name == "ray":
+        with ray_engine(options, run_members, cache) as ray:
+            yield ray
+    else:
+        yield LocalEngine(slots, member_command, cache)
+
+
+def member_command(job: Job) -> list[str]:
+    return [sys.executable, "-m", "honest.sweep.run_member", str(job.folder), *job.members]
+
+
+def write_manifest(sweep: LoadedSweep, options: Any, folder: Path, jobs: Sequence[Job]) -> str:
+    """Writes the JobSet; what to do with it."""
+    written = write_jobset(folder, sweep.sweep.name, jobs, options)
+    earlier = "" if written.kept is None else f"The earlier one is {written.kept}: delete its JobSets first.\n"
+    return f"{earlier}Written: {written.manifest}. Nothing was submitted; run\n  {written.command}"
