@@ -61,6 +61,7 @@ def prior_spec(config: RunConfig) -> PriorSpec:
             chunk_rows=settings.chunk_rows,
             control_variate=settings.control_variate,
             cg_steps=settings.cg_steps,
+            move_every=settings.move_every,
         ),
     )
 
@@ -160,7 +161,7 @@ def settling(stage: Stage) -> Stage:
     assert prior is not None
     frozen_rule = replace(prior.multiplier, warmup_steps=np.iinfo(np.int32).max)
     settings = prior.phases if prior.phases.kind == "chains" else replace(prior.phases, kind="points")
-    settings = replace(settings, control_variate="none")  # nothing takes stage one's gradient
+    settings = replace(settings, control_variate="none", move_every=1)  # nothing takes stage one's gradient
     frozen = replace(prior, multiplier=frozen_rule, phases=settings)
     spec = replace(stage.spec, prior=frozen, optimizer=optax.set_to_zero())
     return replace(stage, spec=spec, volume=None)
