@@ -59,24 +59,26 @@ def dense_wide(x: jax.Array, kernel_DxE: jax.Array) -> jax.Array:
     return logits_NxE.reshape(*x.shape[:-1], kernel_DxE.shape[1])
 
 
-def rotate(x_BxHxQxC: jax.Array, position_BxQ: jax.typing.ArrayLike) -> jax.Array:
+def rotate(x_BxHxQxC: jax.Array, position_BxQ: jax.Array | np.ndarray) -> jax.Array:
     """Rotary embedding: turn the channel pair (c, c + C/2) by the angle position · base^(−2c/C).
 
     The dot product of a rotated query and a rotated key depends on their positions through the difference
-    alone. `position_BxQ` may have B = 1. Returns the shape of `x_BxHxQxC`; C must be even.
+    alone. `position_BxQ` may have B = 1; where it is known beforehand (numpy), so are the sines, which XLA would
+    otherwise take again for every row and head. Returns the shape of `x_BxHxQxC`; C must be even.
     Source: Su et al. 2021, arXiv:2104.09864, with the halves as pairs.
     """
     half = x_BxHxQxC.shape[-1] // 2
     x = at_least_float32(x_BxHxQxC)
-    frequency_C = jnp.asarray(ROTARY_BASE ** (-np.arange(half) / half), x.dtype)
-    angle_BxQxC = jnp.asarray(position_BxQ)[..., None] * frequency_C[None, None, :]
-    cos, sin = jnp.cos(angle_BxQxC)[:, None], jnp.sin(angle_BxQxC)[:, None]
+    numbers = np if isinstance(position_BxQ, np.ndarray) else jnp
+    frequency_C = numbers.asarray(ROTARY_BASE ** (-np.arange(half) / half), x.dtype)
+    angle_BxQxC = position_BxQ[..., None] * frequency_C[None, None, :]
+    cos, sin = (jnp.asarray(of(angle_BxQxC), x.dtype)[:, None] for of in (numbers.cos, numbers.sin))
     first, second = x[..., :half], x[..., half:]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BxHxQxC.dtype)
 
 
 def causal_attention(
-    query_BxHxQxC: jax.Array, key_BxKxLxC: jax.Array, value_BxKxLxC: jax.Array, position_BxQ: jax.Array
+    query_BxHxQxC: jax.Array, key_BxKxLxC: jax.Array, value_BxKxLxC: jax.Array, position_BxQ: jax.Array | np.ndarray
 ) -> jax.Array:
     """softmax(q·k / √C) over the keys at or before each query's position, times v; returns BxHxQxC.
 
@@ -84,17 +86,20 @@ def causal_attention(
     the queries stand. Source: Vaswani et al. 2017, arXiv:1706.03762; groups: Ainslie et al. 2023,
     arXiv:2305.13245.
     """
-    channels, length, groups = query_BxHxQxC.shape[-1], key_BxKxLxC.shape[2], key_BxKxLxC.shape[1]
+    heads, queries, channels = query_BxHxQxC.shape[1:]
+    length, groups = key_BxKxLxC.shape[2], key_BxKxLxC.shape[1]
     # The queries of a group are further rows of one matmul.
-    query = rearrange(query_BxHxQxC, "b (k g) q c -> b k (g q) c", k=groups)
+    query = rearrange(query_BxHxQxC * channels**-0.5, "b (k g) q c -> b k (g q) c", k=groups)
     wide, precision = jnp.promote_types(query.dtype, jnp.float32), wide_precision(query.dtype)
     scores = jnp.einsum("bkqc,bklc->bkql", query, key_BxKxLxC, precision=precision, preferred_element_type=wide)
-    scores = rearrange(scores * channels**-0.5, "b k (g q) l -> b k g q l", q=query_BxHxQxC.shape[2])
     visible_BxQxL = jnp.arange(length)[None, None, :] <= position_BxQ[:, :, None]
-    scores = jnp.where(visible_BxQxL[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights = rearrange(jax.nn.softmax(scores, axis=-1), "b k g q l -> b k (g q) l").astype(value_BxKxLxC.dtype)
-    mixed = jnp.einsum("bkql,bklc->bkqc", weights, value_BxKxLxC)
-    return rearrange(mixed, "b k (g q) c -> b (k g) q c", q=query_BxHxQxC.shape[2])
+    visible = jnp.tile(visible_BxQxL, (1, heads // groups, 1))[:, None]
+    scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
+    # The softmax is divided out after the matmul, on C numbers a query and not on L; forwards and backwards.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    mixed = jnp.einsum("bkql,bklc->bkqc", weights.astype(value_BxKxLxC.dtype), value_BxKxLxC)
+    mixed = (mixed / jnp.sum(weights, axis=-1, keepdims=True)).astype(value_BxKxLxC.dtype)
+    return rearrange(mixed, "b k (g q) c -> b (k g) q c", q=queries)
 
 
 def fused_attention_fits(query_BxHxQxC: jax.Array) -> bool:
@@ -145,7 +150,7 @@ class Attention(nnx.Module):
         """Attend from every position; returns BxLxD."""
         heads = self._heads(dense(x_BxLxD, self.kernel_DxE[...]))
         query, key, value = jnp.split(heads, [self.heads, self.heads + self.key_value_heads], axis=1)
-        everywhere_1xL = jnp.arange(x_BxLxD.shape[1])[None, :]
+        everywhere_1xL = np.arange(x_BxLxD.shape[1])[None, :]
         query, key = self._rotated(query, everywhere_1xL), self._rotated(key, everywhere_1xL)
         if self.fused and fused_attention_fits(query):
             return self._out(fused_attention(query, key, value))
@@ -157,13 +162,13 @@ class Attention(nnx.Module):
         query = self._heads(dense(take_position(x_BxLxD, last_B), query_kernel)[:, None])
         key, value = jnp.split(self._heads(dense(x_BxLxD, key_value_kernel)), 2, axis=1)
         query = self._rotated(query, last_B[:, None])
-        key = self._rotated(key, jnp.arange(x_BxLxD.shape[1])[None, :])
+        key = self._rotated(key, np.arange(x_BxLxD.shape[1])[None, :])
         return self._out(causal_attention(query, key, value, last_B[:, None]))[:, 0]
 
     def _heads(self, projected_BxLxE: jax.Array) -> jax.Array:
         return rearrange(projected_BxLxE, "b l (h c) -> b h l c", c=self.channels)
 
-    def _rotated(self, x_BxHxQxC: jax.Array, position_BxQ: jax.Array) -> jax.Array:
+    def _rotated(self, x_BxHxQxC: jax.Array, position_BxQ: jax.Array | np.ndarray) -> jax.Array:
         return rotate(x_BxHxQxC, position_BxQ) if self.rotary else x_BxHxQxC
 
     def _out(self, mixed_BxHxQxC: jax.Array) -> jax.Array:

@@ -384,12 +384,12 @@ def move_phases(
         target = log_weight(spec, state, weight, rows, with_data)
         return chain_step(phase, jax.random.fold_in(key, index), target, state.step, prior)
 
-    def moved() -> tuple[PhaseState, PhaseState]:
+    def both() -> tuple[PhaseState, PhaseState]:
         return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
 
     if prior.phases.move_every == 1:
-        return moved()
-    return jax.lax.cond((state.step - 1) % prior.phases.move_every == 0, moved, lambda: (positive, negative))
+        return both()
+    return jax.lax.cond((state.step - 1) % prior.phases.move_every == 0, both, lambda: (positive, negative))
 
 
 def step_metrics(spec: StageSpec, loss: jax.Array, forward: Forward, gradient: Params) -> Metrics:
