@@ -1,6 +1,6 @@
 """Members trained together against one member alone, and against as many processes: ratios in one run.
 
-    python benchmarks/members.py [--members 16 64] [--stages trunk prior] [--repeats 7] [--processes 16] [--set KEY=VALUE]
+    python benchmarks/members.py [--members 16 64] [--stages trunk prior] [--repeats 7] [--processes 16]
 
 The members differ in seed, σ2, λ0 and learning rate, and are those of a sweep over configs/quickstart.yaml, smaller by
 default: 2 layers of 32, batches of 64. A step of M members is one call of the compiled step that `honest sweep` makes
@@ -132,8 +132,8 @@ def processes(name: str, count: int, steps: int, changes: list[str]) -> None:
     ended = time.perf_counter()
     together, apart = middle - begun, ended - middle
     print(
-        f"{name:>6}  {count} members, {steps} steps, whole processes: {together:.1f} s together, {apart:.1f} s in {count} "
-        f"processes, {at_a_time} at a time: ×{apart / together:.1f}",
+        f"{name:>6}  {count} members, {steps} steps, whole processes: {together:.1f} s together, {apart:.1f} s in "
+        f"{count} processes, {at_a_time} at a time: ×{apart / together:.1f}",
         flush=True,
     )
 

@@ -136,6 +136,7 @@ class PhasesConfig(Strict):
     leapfrog_steps: Count  # chains: 1 is MALA
     step_size: Positive  # chains: initial, in whitened units
     target_accept: ProperShare
+    move_every: Steps  # chains: steps between moves, of both phases alike (burn-in moves at every step)
     adjusted: bool  # chains: accept/reject on the whole declared sets; false: unadjusted moves on batches
     chunk_rows: Rows  # rows per chunk where whole sets are summed
     control_variate: Literal["none", "newton_stein"]  # chains: newton_stein takes noise out of stage one's gradient

@@ -103,6 +103,7 @@ objective:
     leapfrog_steps: 1
     step_size: 0.05
     target_accept: 0.6
+    move_every: 1
     adjusted: true
     chunk_rows: 96
     control_variate: none

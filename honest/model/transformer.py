@@ -6,10 +6,14 @@ masking makes what comes out at a position independent of everything after it, p
 
 Initialisation: matrices N(0, 1/fan_in), those that write into the residual stream N(0, 1/(2·layers·fan_in)),
 token and position embeddings N(0, .5²), norm scales one, biases zero. Only layer norms and the readout have biases.
+
+Activations have the dtype of the matrices that are handed in; norms (their scales and biases too) and logits are in
+float32 where that is narrower.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -18,7 +22,7 @@ import numpy as np
 from einops import rearrange
 from flax import nnx
 
-from honest.model.attention import Attention, dense, normal_param, take_position
+from honest.model.attention import Attention, at_least_float32, dense, dense_wide, normal_param, take_position
 
 EMBEDDING_STDDEV = 0.5
 NORM_EPSILON = 1e-6
@@ -26,7 +30,11 @@ NORM_EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class TrunkSizes:
-    """What a trunk is built from, all static; `norm` is rmsnorm or layernorm, `positions` rotary or learned."""
+    """What a trunk is built from, all static; `norm` is rmsnorm or layernorm, `positions` rotary or learned.
+
+    rematerialise: a block's activations are not kept for the backward pass but computed again there. fused_attention:
+    a GPU may take its attention from cuDNN (see `attention`).
+    """
 
     vocabulary: int
     max_length: int
@@ -39,6 +47,8 @@ class TrunkSizes:
     positions: str
     world_channels: int
     world_classes: int
+    rematerialise: bool
+    fused_attention: bool
     dtype: np.dtype
 
 
@@ -49,8 +59,15 @@ class RMSNorm(nnx.Module):
         self.scale_D = nnx.Param(jnp.ones(width, dtype))
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        mean_square = jnp.mean(jnp.square(x_BxLxD), axis=-1, keepdims=True)
-        return x_BxLxD * jax.lax.rsqrt(mean_square + NORM_EPSILON) * _as_last(self.scale_D[...], x_BxLxD)
+        return _rms_norm(x_BxLxD, self.scale_D[...])
+
+
+@jax.checkpoint
+def _rms_norm(x_BxLxD: jax.Array, scale_D: jax.Array) -> jax.Array:
+    """The backward pass keeps x and takes the rest again: memory traffic costs more than the sums."""
+    x_BxLxD = at_least_float32(x_BxLxD)
+    mean_square = jnp.mean(jnp.square(x_BxLxD), axis=-1, keepdims=True)
+    return x_BxLxD * jax.lax.rsqrt(mean_square + NORM_EPSILON) * _as_last(scale_D, x_BxLxD)
 
 
 class LayerNorm(nnx.Module):
@@ -61,10 +78,17 @@ class LayerNorm(nnx.Module):
         self.bias_D = nnx.Param(jnp.zeros(width, dtype))
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        centred = x_BxLxD - jnp.mean(x_BxLxD, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(variance + NORM_EPSILON)
-        return normed * _as_last(self.scale_D[...], x_BxLxD) + _as_last(self.bias_D[...], x_BxLxD)
+        return _layer_norm(x_BxLxD, self.scale_D[...], self.bias_D[...])
+
+
+@jax.checkpoint
+def _layer_norm(x_BxLxD: jax.Array, scale_D: jax.Array, bias_D: jax.Array) -> jax.Array:
+    """As `_rms_norm` for the backward pass."""
+    x_BxLxD = at_least_float32(x_BxLxD)
+    centred = x_BxLxD - jnp.mean(x_BxLxD, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + NORM_EPSILON)
+    return normed * _as_last(scale_D, x_BxLxD) + _as_last(bias_D, x_BxLxD)
 
 
 def _as_last(vector_D: jax.Array, like: jax.Array) -> jax.Array:
@@ -81,15 +105,25 @@ def make_norm(kind: str, width: int, dtype: np.dtype) -> RMSNorm | LayerNorm:
     raise ValueError(f"norm must be rmsnorm or layernorm, got {kind!r}")
 
 
+@jax.checkpoint
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU in its tanh form (Hendrycks & Gimpel, arXiv:1606.08415).
+
+    The backward pass keeps x alone and takes the tanh again, which costs less than to write and read two more arrays of
+    the MLP's width.
+    """
+    return jax.nn.gelu(x)
+
+
 class MLP(nnx.Module):
-    """gelu(x W_in) W_out, without biases; gelu in its tanh form (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    """gelu(x W_in) W_out, without biases."""
 
     def __init__(self, width: int, hidden: int, *, out_stddev_scale: float, dtype: np.dtype, rngs: nnx.Rngs):
         self.in_kernel_DxF = normal_param(rngs, (width, hidden), width**-0.5, dtype)
         self.out_kernel_FxD = normal_param(rngs, (hidden, width), out_stddev_scale * hidden**-0.5, dtype)
 
     def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-        return dense(jax.nn.gelu(dense(x_BxLxD, self.in_kernel_DxF[...])), self.out_kernel_FxD[...])
+        return dense(gelu(dense(x_BxLxD, self.in_kernel_DxF[...])), self.out_kernel_FxD[...])
 
 
 class Block(nnx.Module):
@@ -103,6 +137,7 @@ class Block(nnx.Module):
             heads=sizes.attention_heads,
             key_value_heads=sizes.key_value_heads,
             rotary=sizes.positions == "rotary",
+            fused=sizes.fused_attention,
             out_stddev_scale=out_stddev_scale,
             dtype=sizes.dtype,
             rngs=rngs,
@@ -136,6 +171,7 @@ class Trunk(nnx.Module):
             raise ValueError(f"positions must be rotary or learned, got {sizes.positions!r}")
         self.max_length = sizes.max_length
         self.world_channels = sizes.world_channels
+        self.rematerialise = sizes.rematerialise
         width, dtype = sizes.width, sizes.dtype
         self.embedding_VxD = normal_param(rngs, (sizes.vocabulary, width), EMBEDDING_STDDEV, dtype)
         self.learned_positions = sizes.positions == "learned"
@@ -154,17 +190,21 @@ class Trunk(nnx.Module):
         """
         stream_BxLxD = self._embed(tokens_BxL)
         for block in self.blocks[:-1]:
-            stream_BxLxD = block(stream_BxLxD)
-        return self.final_norm(self.blocks[-1].at(stream_BxLxD, last_B))
+            stream_BxLxD = self._kept(block)(stream_BxLxD)
+        return self.final_norm(self._kept(self.blocks[-1].at)(stream_BxLxD, last_B))
 
     def world_logits(self, tokens_BxL: jax.Array) -> jax.Array:
         """Logits of T world targets with V classes at each position, BxLxTxV."""
         stream_BxLxD = self._embed(tokens_BxL)
         for block in self.blocks:
-            stream_BxLxD = block(stream_BxLxD)
-        logits = dense(self.final_norm(stream_BxLxD), self.readout_kernel[...])
+            stream_BxLxD = self._kept(block)(stream_BxLxD)
+        logits = dense_wide(self.final_norm(stream_BxLxD), self.readout_kernel[...])
         logits = logits + _as_last(self.readout_bias[...], logits)
         return rearrange(logits, "b l (t v) -> b l t v", t=self.world_channels)
+
+    def _kept(self, block: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """The block, with what its backward pass keeps: everything, or its input alone."""
+        return jax.checkpoint(block) if self.rematerialise else block
 
     def _embed(self, tokens_BxL: jax.Array) -> jax.Array:
         """Token (and learned position) embeddings, BxLxD; a token outside the vocabulary gives NaN."""

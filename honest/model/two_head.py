@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from honest.config import ModelConfig
-from honest.model.attention import normal_param
-from honest.model.transformer import Trunk, TrunkSizes
+from honest.config import ComputeConfig, ModelConfig
+from honest.model.attention import dense, dense_wide, normal_param
+from honest.model.transformer import Trunk, TrunkSizes, gelu
 
 Params = dict[str, Any]
 
@@ -71,8 +71,8 @@ class Head(nnx.Module):
         """Logits of the K answers, BxK."""
         x = features_BxD
         if self.has_hidden:
-            x = jax.nn.gelu(x @ self.hidden_kernel_DxF[...] + self.hidden_bias_F[None, :])
-        logits = x @ self.out_kernel[...] + self.out_bias[None, :]
+            x = gelu(dense(x, self.hidden_kernel_DxF[...]) + self.hidden_bias_F[None, :])
+        logits = dense_wide(x, self.out_kernel[...]) + self.out_bias[None, :]
         if self.answers == 2:
             return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
         return logits
@@ -80,12 +80,17 @@ class Head(nnx.Module):
 
 @dataclass(frozen=True)
 class Model:
-    """The two-head model without its parameters: hashable, equal for equal sizes, a static argument of jit."""
+    """The two-head model without its parameters: hashable, equal for equal sizes, a static argument of jit.
+
+    compute_dtype: of the matrices that the network multiplies, and of what flows between them. Parameters keep their
+    own dtype, which the gradients, the features and the logits have as well.
+    """
 
     trunk_sizes: TrunkSizes
     head_sizes: HeadSizes
     trunk_graph: nnx.GraphDef
     head_graph: nnx.GraphDef
+    compute_dtype: np.dtype
 
     def init(self, key: jax.Array) -> Params:
         """Fresh parameters, bare arrays under exactly trunk, intended_head and instrumental_head.
@@ -105,18 +110,22 @@ class Model:
         Padding is on the right and 0 ≤ last < L: no token after `last` changes the result. ValueError where L
         exceeds the trunk's max_length; a token outside the vocabulary, or a `last` of L or more, gives NaN.
         """
-        return nnx.merge(self.trunk_graph, trunk).features(tokens_BxL, last_B)
+        return nnx.merge(self.trunk_graph, self._cast(trunk)).features(tokens_BxL, last_B)
 
     def world_logits(self, trunk: Any, tokens_BxL: jax.Array) -> jax.Array:
         """Logits of T world targets with V classes at each position, BxLxTxV; position i sees tokens 0..i.
 
         ValueError where L exceeds the trunk's max_length; a token outside the vocabulary gives NaN.
         """
-        return nnx.merge(self.trunk_graph, trunk).world_logits(tokens_BxL)
+        return nnx.merge(self.trunk_graph, self._cast(trunk)).world_logits(tokens_BxL)
 
     def head(self, head_params: Any, features_BxD: jax.Array) -> jax.Array:
         """One head's logits of the K answers, BxK; [0, z] for two answers (False, True)."""
-        return nnx.merge(self.head_graph, head_params)(features_BxD)
+        return nnx.merge(self.head_graph, self._cast(head_params))(features_BxD)
+
+    def _cast(self, group: Any) -> Any:
+        """The group with its matrices in the compute dtype; vectors (scales, biases) act in float32 and stay."""
+        return jax.tree.map(lambda leaf: leaf.astype(self.compute_dtype) if leaf.ndim > 1 else leaf, group)
 
     def head_logits(self, params: Params, tokens_BxL: jax.Array, last_B: jax.Array) -> HeadLogits:
         """Both heads' logits from one pass of the trunk; arguments and errors as for `features`."""
@@ -129,17 +138,20 @@ class Model:
 
 def build(
     config: ModelConfig,
+    compute: ComputeConfig,
     *,
     vocabulary: int,
     max_length: int,
     answers: int,
     world_channels: int,
     world_classes: int,
+    differentiated_twice: bool,
     dtype: Any,
 ) -> Model:
     """The model that `config` describes, for a task's sizes; the only function here that sees the config.
 
-    `max_length` and `vocabulary` count tokens. ValueError for float64 without `jax_enable_x64` (it would
+    `max_length` and `vocabulary` count tokens. differentiated_twice: second or forward derivatives will be taken, which
+    rules out fused attention. ValueError for float64 without `jax_enable_x64` (it would
     silently become float32) and for fewer than two answers.
     """
     dtype = np.dtype(dtype)
@@ -157,6 +169,8 @@ def build(
         positions=config.positions,
         world_channels=world_channels,
         world_classes=world_classes,
+        rematerialise=compute.rematerialise,
+        fused_attention=not differentiated_twice,
         dtype=dtype,
     )
     head_sizes = HeadSizes(config.head.kind, config.head.hidden, config.width, answers, dtype)
@@ -165,6 +179,7 @@ def build(
         head_sizes,
         trunk_graph=_graph(lambda: Trunk(trunk_sizes, nnx.Rngs(params=0))),
         head_graph=_graph(lambda: Head(head_sizes, nnx.Rngs(params=0))),
+        compute_dtype=np.dtype(jnp.bfloat16) if compute.dtype == "bfloat16" else dtype,
     )
 
 

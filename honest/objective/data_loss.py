@@ -36,11 +36,14 @@ def log_odds(logits_BxK: jax.Array) -> jax.Array:
 
 
 def world_nll(logits_BxLxTxV: jax.Array, targets_BxLxT: jax.Array) -> Quantity:
-    """−log p(target) of each world token in nat, shape (B, L, T); 0 where the target is −1 (no token there)."""
-    log_p_BxLxTxV = jax.nn.log_softmax(logits_BxLxTxV)
+    """−log p(target) of each world token in nat, shape (B, L, T); 0 where the target is −1 (no token there).
+
+    As logsumexp − logit of the target: the log-probabilities of all V classes are never written out.
+    """
     index_BxLxTx1 = jnp.maximum(targets_BxLxT, 0)[..., None]
-    chosen_BxLxT = jnp.take_along_axis(log_p_BxLxTxV, index_BxLxTx1, axis=-1)[..., 0]
-    return Quantity(jnp.where(targets_BxLxT >= 0, -chosen_BxLxT, 0.0), nat)
+    chosen_BxLxT = jnp.take_along_axis(logits_BxLxTxV, index_BxLxTx1, axis=-1)[..., 0]
+    nll_BxLxT = jax.nn.logsumexp(logits_BxLxTxV, axis=-1) - chosen_BxLxT
+    return Quantity(jnp.where(targets_BxLxT >= 0, nll_BxLxT, 0.0), nat)
 
 
 def data_nats(predictions: Predictions, sets: RowSets, counts: Counts) -> dict[str, Quantity]:

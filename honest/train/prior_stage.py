@@ -61,6 +61,7 @@ def prior_spec(config: RunConfig) -> PriorSpec:
             chunk_rows=settings.chunk_rows,
             control_variate=settings.control_variate,
             cg_steps=settings.cg_steps,
+            move_every=settings.move_every,
         ),
     )
 
@@ -173,7 +174,7 @@ def frozen(spec: StageSpec) -> StageSpec:
     rule = replace(spec.prior.multiplier, warmup_steps=np.iinfo(np.int32).max)
     settings = spec.prior.phases
     settings = settings if settings.kind == "chains" else replace(settings, kind="points")
-    settings = replace(settings, control_variate="none")  # nothing takes stage one's gradient
+    settings = replace(settings, control_variate="none", move_every=1)  # nothing takes stage one's gradient
     return replace(spec, prior=replace(spec.prior, multiplier=rule, phases=settings), optimizer=optax.set_to_zero())
 
 

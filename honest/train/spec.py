@@ -38,6 +38,7 @@ class PhaseSettings:
     chunk_rows: int
     control_variate: Literal["none", "newton_stein"]
     cg_steps: int
+    move_every: int
 
 
 @dataclass(frozen=True)

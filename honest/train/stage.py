@@ -93,13 +93,16 @@ class Run:
 
 
 def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
+    phases = config.objective.phases
     model = build(
         config.model,
+        config.compute,
         vocabulary=task.vocabulary.size,
         max_length=task.max_length,
         answers=len(task.answers),
         world_channels=task.world_channels,
         world_classes=task.world_classes,
+        differentiated_twice=phases.kind == "laplace" or phases.control_variate != "none",
         dtype=jnp.dtype(config.precision),
     )
     for name in ("trunk", "heads", "prior"):

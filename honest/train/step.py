@@ -141,6 +141,7 @@ def move_phases(
 ) -> tuple[PhaseState, PhaseState]:
     """Both phases move once: modes down their energies, chains at the new θ1 and this step's λ.
 
+    Chains move in steps 0, k, 2k …, k = move_every, counted as for `volume_every`; `state` is the next step's already.
     Without −log Z in the objective the negative phase has no part, and stays.
     """
     assert state.prior is not None
@@ -160,7 +161,12 @@ def move_phases(
         target = phases.log_weight(spec, state.params, state.held, weight, rows, with_data=with_data, whole=whole)
         return phases.chain_step(phase, jax.random.fold_in(step_key, index), target, state.step, prior)
 
-    return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
+    def both() -> tuple[PhaseState, PhaseState]:
+        return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
+
+    if prior.phases.move_every == 1:
+        return both()
+    return jax.lax.cond((state.step - 1) % prior.phases.move_every == 0, both, lambda: (positive, negative))
 
 
 def step_metrics(spec: StageSpec, loss: Quantity, forward: Forward, gradient: Params) -> Metrics:

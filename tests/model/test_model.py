@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from honest.config import HeadConfig, ModelConfig
+from honest.config import ComputeConfig, HeadConfig, ModelConfig
 from honest.model.attention import Attention, rotate
 from honest.model.transformer import LayerNorm, RMSNorm, Trunk
 from honest.model.two_head import Head, HeadSizes, Model, build
@@ -58,6 +58,8 @@ def make(
     answers=2,
     layers=2,
     dtype=jnp.float32,
+    compute="parameters",
+    rematerialise=False,
 ):
     config = ModelConfig(
         layers=layers,
@@ -71,11 +73,13 @@ def make(
     )
     return build(
         config,
+        ComputeConfig(dtype=compute, rematerialise=rematerialise, micro_batches=1),
         vocabulary=VOCABULARY,
         max_length=MAX_LENGTH,
         answers=answers,
         world_channels=CHANNELS,
         world_classes=CLASSES,
+        differentiated_twice=False,
         dtype=dtype,
     )
 
@@ -165,6 +169,7 @@ def test_attention_is_the_numpy_one_in_float64(x64, groups, rotary):
         heads=4,
         key_value_heads=groups,
         rotary=rotary,
+        fused=True,
         out_stddev_scale=1.0,
         dtype=np.dtype(np.float64),
         rngs=nnx.Rngs(params=3),

@@ -77,6 +77,12 @@ def nll(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.where(target >= 0, -chosen, 0.0)
 
 
+def world_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    chosen = jnp.take_along_axis(logits, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+    nats = jax.nn.logsumexp(logits, axis=-1) - chosen
+    return jnp.where(targets >= 0, nats, 0.0)
+
+
 def mean_over(x: jax.Array, where: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(where, x, 0)) / jnp.sum(where)
 
@@ -92,7 +98,7 @@ def data_nats(predictions: Predictions, sets: RowSets, counts: Counts) -> dict[s
         nats["instrumental_head"] = rate * counts.untrusted
     if sets.world is not None and predictions.world is not None:
         targets = sets.world.world_targets_BxLxT
-        nats["trunk"] = mean_over(nll(predictions.world, targets), targets >= 0) * counts.world_tokens
+        nats["trunk"] = mean_over(world_nll(predictions.world, targets), targets >= 0) * counts.world_tokens
     return nats
 
 
@@ -130,7 +136,7 @@ def whole_data_nats(predictor: Predictor, params: Params, sets: RowSets, chunk: 
 
     def world(rows: Rows, real: jax.Array) -> jax.Array:
         targets = jnp.where(real[:, None, None], rows.world_targets_BxLxT, -1)
-        return jnp.sum(nll(predictor.world_logits(params, rows), targets))
+        return jnp.sum(world_nll(predictor.world_logits(params, rows), targets))
 
     parts = {
         "intended_head": (sets.trusted, trusted),
@@ -378,7 +384,12 @@ def move_phases(
         target = log_weight(spec, state, weight, rows, with_data)
         return chain_step(phase, jax.random.fold_in(key, index), target, state.step, prior)
 
-    return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
+    def both() -> tuple[PhaseState, PhaseState]:
+        return move(positive, 0, True), move(negative, 1, False) if prior.log_partition else negative
+
+    if prior.phases.move_every == 1:
+        return both()
+    return jax.lax.cond((state.step - 1) % prior.phases.move_every == 0, both, lambda: (positive, negative))
 
 
 def step_metrics(spec: StageSpec, loss: jax.Array, forward: Forward, gradient: Params) -> Metrics:

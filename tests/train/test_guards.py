@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,7 +65,7 @@ def problem(
         log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
-        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3),  # type: ignore[arg-type]
+        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3, 1),  # type: ignore[arg-type]
     )
     counts = Counts(ROWS if data else 0, ROWS if data else 0, 0, ROWS)
     predictor = ToyPredictor(jnp.zeros((HIDDEN, 2)))
@@ -207,3 +209,28 @@ def test_a_net_claim_above_zero_is_flagged():
 
 def replace_metrics(forward, metrics):
     return forward._replace(metrics=metrics)
+
+
+def test_chains_move_in_every_so_many_th_step_alone():
+    """Both phases at once, first in step 0, and then as they would have without the others; λ moves in every step."""
+    moves = {}
+    for every in (1, 4):
+        spec, state, inputs = problem("chains", "heads_then_trunk", data=True, chains=2)
+        rule = replace(spec.prior.multiplier, warmup_steps=0)
+        settings = replace(spec.prior.phases, move_every=every, adjusted=False)  # every move is taken
+        spec = replace(spec, prior=replace(spec.prior, phases=settings, multiplier=rule))
+        step = jax.jit(lambda s, spec=spec, inputs=inputs: train_step(spec, optax.identity(), s, inputs)[0])
+        moves[every] = [state]
+        for _ in range(9):
+            moves[every].append(step(moves[every][-1]))
+
+    def moved(before: TrainState, after: TrainState) -> set[bool]:
+        pairs = zip(*(jax.tree.leaves((s.prior.positive.whitened, s.prior.negative.whitened)) for s in (before, after)))
+        return {bool((a != b).any()) for a, b in pairs}
+
+    for every, expected in ((1, set(range(9))), (4, {0, 4, 8})):
+        for number, (before, after) in enumerate(zip(moves[every], moves[every][1:])):
+            assert moved(before, after) == {number in expected}, (every, number)
+            assert before.prior.multiplier.value != after.prior.multiplier.value
+    first = [moves[every][1].prior.positive.whitened for every in (1, 4)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), *first)

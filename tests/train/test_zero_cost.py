@@ -136,6 +136,12 @@ def test_unadjusted_chains_on_batches():
     assert_equal_programs(replace(spec, prior=replace(spec.prior, phases=phases)), state, inputs)
 
 
+def test_chains_that_move_every_fourth_step():
+    spec, state, inputs = full_problem("chains")
+    phases = replace(spec.prior.phases, move_every=4)
+    assert_equal_programs(replace(spec, prior=replace(spec.prior, phases=phases)), state, inputs)
+
+
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # by `problem`, whose λ is float32 then
 def test_in_float32():
     with jax.enable_x64(False):
