@@ -196,11 +196,11 @@ class Runner:
             "PYTHONDONTWRITEBYTECODE": "",
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen:
-        """The command in its own process, with its output piped."""
+    def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen:
+        """The command in its own process, with its output piped. more: variables of its environment."""
         process = subprocess.Popen(
             [sys.executable, "-m", "honest.cli", *map(str, arguments)],
-            env=self.environment,
+            env={**self.environment, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
