@@ -31,7 +31,7 @@ def test_a_run_may_go_on_otherwise_computed_but_not_otherwise(tmp_path):
     resumed = json.loads((directory / "environment.resumed-1.json").read_text(encoding="utf-8"))
     assert sorted(resumed["changed"]) == [
         "compute.micro_batches: run has 1, command asks 4",
-        "compute.rematerialise: run has False, command asks True",
+        "compute.rematerialise: run has false, command asks true",
         "parallel.devices: run has 1, command asks 2",
         "parallel.strategy: run has 'auto', command asks 'fsdp'",
     ]
