@@ -71,7 +71,8 @@ def stopped(runner) -> tuple[Path, Path, list[tuple[int, str, str]]]:
     with ThreadPoolExecutor(1) as pool:
         said_first = pool.submit(first.communicate, timeout=WAIT_SECONDS)
         said = stop_when(second, lambda: begun(directory, STAGES[0]), signal.SIGTERM)
-        return config, directory, [(first.returncode, *said_first.result()), (second.returncode, *said)]
+        stdout, stderr = said_first.result()  # the end of the first process, too
+        return config, directory, [(first.returncode, stdout, stderr), (second.returncode, *said)]
 
 
 def test_processes_stop_together(stopped):
