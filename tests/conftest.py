@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ settings.load_profile("same examples every time")
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 WAIT_SECONDS = 520.0  # below the timeout of a test, pyproject.toml
-SHARDED = Path(__file__).parent / "train" / "sharded_run.py"
+SHARDED, TOY = (Path(__file__).parent / "train" / name for name in ("sharded_run.py", "toy_run.py"))
 EIGHT_FAKE_DEVICES = {
     "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
     "PJRT_NPROC": "64",  # else collectives of eight devices wait for each other for ever on two cores
@@ -196,11 +197,11 @@ class Runner:
             "PYTHONDONTWRITEBYTECODE": "",
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen:
-        """The command in its own process, with its output piped."""
+    def start(self, *arguments: str | Path, **more: str) -> subprocess.Popen:
+        """The command in its own process, with its output piped. more: variables of its environment."""
         process = subprocess.Popen(
             [sys.executable, "-m", "honest.cli", *map(str, arguments)],
-            env=self.environment,
+            env={**self.environment, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -273,17 +274,39 @@ def tiny_soon(runner: Runner) -> Future[Finished]:
 
 @pytest.fixture(scope="session")
 def sharded_soon(runner: Runner) -> list[Future[subprocess.CompletedProcess]]:
-    """tests/train/sharded_run.py on one and on eight fake devices, into `sharded/`, in two processes."""
+    """tests/train/sharded_run.py and toy_run.py on one and on several fake devices, into `sharded/`."""
     folder = runner.folder / "sharded"
     folder.mkdir()
     config = write_tiny(folder / "tiny.yaml", "objective.phases.chains=3", "objective.phases.chunk_rows=256")
+    together = [{"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "HONEST_PROCESSES": "2"}] * 2
 
-    def work(*names: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, SHARDED, config, folder, *names]
-        environment = {**runner.environment, **EIGHT_FAKE_DEVICES}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    def work(*command: str | Path, **more: str) -> subprocess.CompletedProcess:
+        environment = {**runner.environment, **EIGHT_FAKE_DEVICES, **more}
+        return subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS
+        )
 
-    return [runner.pool.submit(work, "chains"), runner.pool.submit(work, "laplace", "float32", "newton_stein")]
+    def two() -> subprocess.CompletedProcess:
+        """The toy on two processes with one device each: both have to run at a time."""
+        with ThreadPoolExecutor(2) as pool:
+            pair = [
+                pool.submit(work, TOY, folder, **common, HONEST_PROCESS=str(index), XLA_FLAGS="")
+                for index, common in enumerate(together)
+            ]
+        return max((future.result() for future in pair), key=lambda done: abs(done.returncode))
+
+    return [
+        runner.pool.submit(work, SHARDED, config, folder, "chains"),
+        runner.pool.submit(work, SHARDED, config, folder, "float32"),
+        runner.pool.submit(work, TOY, folder),
+        runner.pool.submit(two),
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,153 @@
+"""Worker of `test_sharding`: the toy of test_guards.py under every strategy, in a process with eight fake devices.
+
+python toy_run.py OUT: for each case and way of running it writes OUT/CASE-WAY.npz with every step's metrics, the
+decisions and the last state, and OUT/said.json with what else was seen. As one of several processes (the environment
+says so) it runs one case on the devices of all, and process 0 writes. XLA_FLAGS and PJRT_NPROC come from there, too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from honest.config import ParallelConfig
+from honest.train import hosts
+from honest.train.sharding import make_mesh, replicate
+from honest.train.spread import Spread
+
+STEPS = 12
+BATCH = 8  # of 12 rows; the whole sets are summed in chunks of 8 and 4
+Way = tuple[int, str, int]  # devices, strategy, micro-batches
+ONE: Way = (1, "auto", 1)
+# Kind of the phases, chains, control variate; then the ways. Eight chains divide into two and eight devices, two do not
+# into eight; a batch of eight rows has two or three parts; twelve rows do not divide into eight devices.
+CASES: dict[str, tuple[tuple[str, int, str], tuple[Way, ...]]] = {
+    "chains": (("chains", 8, "none"), ((8, "fsdp", 1), (2, "fsdp", 3), (2, "pmap", 2))),
+    "newton_stein": (("chains", 2, "newton_stein"), ((8, "auto", 1), (8, "pmap", 1))),
+    "laplace": (("laplace", 1, "none"), ((2, "fsdp", 1), (8, "pmap", 1))),
+}
+# A run that is stopped and goes on otherwise: how, and up to which step.
+RELAY: tuple[tuple[Way, int], ...] = (((8, "fsdp", 1), 3), (ONE, 6), ((2, "pmap", 2), 9), ((2, "fsdp", 3), STEPS))
+
+
+def toy_stage(case: str, way: Way) -> Any:
+    from honest.train.spec import Numbers
+    from honest.train.stage import Stage
+    from tests.train.test_guards import problem
+
+    (kind, chains, control_variate), _ = CASES[case]
+    devices, strategy, micro_batches = way
+    spec, state, inputs = problem(kind, "heads_then_trunk", True, chains, control_variate)
+    assert spec.prior is not None and state.prior is not None
+    phases = replace(spec.prior.phases, chunk_rows=8, volume_every=2)
+    rule = replace(spec.prior.multiplier, warmup_steps=2)
+    spec = replace(spec, optimizer=optax.adam(0.02), prior=replace(spec.prior, phases=phases, multiplier=rule))
+    spread = Spread(strategy, make_mesh(devices), micro_batches)  # type: ignore[arg-type]
+    state = state._replace(optimizer=spec.optimizer.init(state.params))
+    return Stage(
+        spec=spec,
+        steps=STEPS,
+        offset=0,
+        batch_rows=BATCH,
+        seed=7,
+        sets=replicate(inputs.population, spread.mesh),
+        volume=replicate(inputs.volume, spread.mesh),
+        mode_optimizer=optax.adam(0.05),
+        spread=spread,
+        init=lambda: spread.place(state),
+        starts=None,
+        numbers=Numbers({}, {}, {}),
+        rebuild=lambda _: (spec, optax.adam(0.05)),
+    )
+
+
+def flat(state: Any) -> dict[str, np.ndarray]:
+    moving = state._replace(key=jax.random.key_data(state.key))
+    leaves = jax.tree_util.tree_leaves_with_path(moving)
+    return {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+def follow(case: str, way: Way) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
+    """Metrics and decisions by step, the last leaves; whether a tensor of the state is split, before and after."""
+    from honest.train.loop import compile_step
+
+    stage = toy_stage(case, way)
+    mesh, state = stage.spread.mesh, stage.init()
+    split = {"at first": is_split(state)}
+    step = compile_step([stage], mesh)
+    found: dict[str, list[np.ndarray]] = {}
+    for _ in range(STEPS):
+        before = state
+        state, metrics = step(state, stage.sets, stage.volume)
+        accepted = {f"accepted/{name}": getattr(state.prior, name).accepted for name in ("positive", "negative")}
+        for tag, value in {**metrics, **hosts.own_copy(accepted, mesh)}.items():
+            found.setdefault(tag, []).append(np.asarray(value))
+    split |= {"at last": is_split(state), "donated": all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))}
+    return {tag: np.stack(values) for tag, values in found.items()} | flat(hosts.own_copy(state, mesh)), split
+
+
+def is_split(state: Any) -> bool:
+    return not all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+
+
+def relay(out: Path) -> Any:
+    """One run by several ways in turn; every process of it would read the checkpoint of another layout."""
+    from honest.train.checkpoint import Checkpoints
+    from honest.train.events import EventLog
+    from honest.train.loop import Lane, Stopped, run_stage
+
+    for way, last in RELAY:
+        stage = toy_stage("chains", way)
+        checkpoints, events = Checkpoints(out / "relay", 2), EventLog(out / "relay")
+        try:
+            (state,) = run_stage(
+                [Lane(stage, checkpoints, events, lambda *_: ({}, {}), log_every=1)],
+                stage.spread.mesh,
+                burn_in=0,
+                checkpoint_every=100,
+                evaluate_every=100,
+                stop_requested=iter([False, False, True]).__next__,  # every leg has three steps
+            )
+        except Stopped as stopped:
+            assert stopped.step == last
+        finally:
+            checkpoints.close()
+            events.close()
+    return state
+
+
+def name_of(way: Way) -> str:
+    return "{}-{}-{}".format(*way)
+
+
+def main(folder: str) -> None:
+    out = Path(folder)
+    together = hosts.PROCESS in os.environ
+    hosts.join(ParallelConfig(devices=None, strategy="fsdp", hosts="detect" if together else "one"))
+    jax.config.update("jax_enable_x64", True)
+    if together:
+        series, _ = follow("chains", (len(jax.devices()), "fsdp", 1))
+        if hosts.is_first():
+            np.savez(out / "chains-hosts.npz", allow_pickle=False, **series)
+        return
+    said: dict[str, Any] = {}
+    for case, (_, ways) in CASES.items():
+        for way in (ONE, *ways):
+            series, said[f"{case}-{name_of(way)}"] = follow(case, way)
+            np.savez(out / f"{case}-{name_of(way)}.npz", allow_pickle=False, **series)
+    np.savez(out / "relay.npz", allow_pickle=False, **flat(hosts.own_copy(relay(out), make_mesh(8))))
+    (out / "said.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
