@@ -12,21 +12,31 @@ import jax
 import numpy as np
 
 from honest.baselines import METHODS
-from honest.config import RunConfig
 from honest.config_io.walk import leaves
 from honest.sweep.members import Member
 from honest.train.spec import MULTIPLIER_NUMBERS, OPTIMIZER_NUMBERS, PHASE_NUMBERS
 from honest.train.stage import Run
 
-# Of a prior these are arrays of the state: scales, and what they are made from. `tensors` is by pattern.
-PRIOR_NUMBERS = ("stddev", "scale", "tie_stddev", "spike_stddev", "floor", "bits", "examples", "scales.stddev")
+# Of a prior these are arrays of the state: scales, and what they are made from.
+PRIOR_NUMBERS = (
+    "stddev",
+    "scale",
+    "tie_stddev",
+    "spike_stddev",
+    "floor",
+    "bits",
+    "examples",
+    "scales.stddev",
+    "scales.examples",
+    "tensors.*",
+)
 PRIORS = ("objective.first_prior.*", "objective.second_prior.*")
 NUMBERS = (
     "name",
     "seed",
     "task.seed",
     "objective.reference_measure.*",
-    *(f"{prior}.{number}" for prior in PRIORS for number in (*PRIOR_NUMBERS, "scales.examples")),
+    *(f"{prior}.{number}" for prior in PRIORS for number in PRIOR_NUMBERS),
     *(f"objective.multiplier.{number}" for number in MULTIPLIER_NUMBERS),
     *(f"objective.phases.{number}" for number in PHASE_NUMBERS),
     *(f"stages.*.optimizer.{number}" for number in OPTIMIZER_NUMBERS),
@@ -61,12 +71,3 @@ def groups_of(members: Sequence[Member], keys: Sequence[str], most: int) -> list
     for member, key in zip(members, keys, strict=True):
         by_key.setdefault(key, []).append(member)
     return [group[first : first + most] for group in by_key.values() for first in range(0, len(group), most)]
-
-
-def why_apart(configs: Sequence[RunConfig]) -> list[str]:
-    """The keys that are no numbers and differ between these configs."""
-    values: dict[str, set[str]] = {}
-    for config in configs:
-        for key, value, _ in leaves(config):
-            values.setdefault(key, set()).add(repr(value))
-    return [key for key, found in values.items() if len(found) > 1 and not is_number(key)]
