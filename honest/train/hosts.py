@@ -50,6 +50,10 @@ def join(parallel: ParallelConfig) -> None:
         ) from error
     for number, handler in handlers.items():
         signal.signal(number, handler)  # JAX has put its own in the place of some
+    if jax.default_backend() == "cpu":
+        # A CPU program that comes from the cache on disk waits for ever in its first collective (jax 0.10.2: seen when
+        # such a run was resumed; without the cache, or with an empty one, it goes on).
+        jax.config.update("jax_enable_compilation_cache", False)
 
 
 def told() -> dict[str, Any]:

@@ -98,6 +98,12 @@ def test_the_toy_agrees(runs, run):
     assert_close(one, several, 1e-8)
 
 
+def test_derivatives_of_every_order_are_whole_on_every_device(runs):
+    """pmap's gathered logits against the plain predictor's; second derivatives of one tensor in both orders."""
+    errors = json.loads((runs / "derivatives.json").read_text(encoding="utf-8"))
+    assert len(errors) == 6 and max(errors.values()) < 1e-12, errors
+
+
 def test_fsdp_splits_the_state_and_keeps_it_split(said):
     split = {run: (seen["at first"], seen["at last"]) for run, seen in said["said"].items()}
     assert {run for run, both in split.items() if both == (True, True)} == {run for run in split if "fsdp" in run}

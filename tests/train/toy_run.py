@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -126,6 +127,44 @@ def relay(out: Path) -> Any:
     return state
 
 
+def derivatives() -> dict[str, float]:
+    """The largest error of each kind of derivative through `OverAxis` on eight devices, relative to the plain one's."""
+    from honest.params import squared_norm
+    from honest.train.sharding import AXIS
+    from honest.train.spread import OverAxis
+    from tests.train.test_guards import problem
+
+    spec, state, inputs = problem("points", "all", True, 1)
+    rows = jax.tree.map(lambda leaf: leaf[:8], inputs.population.trusted)
+    theta, along = state.params, jax.tree.map(lambda leaf: 0.3 * leaf + 0.1, state.params)
+
+    def every(predictor: Any, params: Any) -> dict[str, Any]:
+        def loss(params: Any) -> jax.Array:
+            logits = predictor.head_logits(params, rows)
+            return jnp.mean(jnp.exp(-logits.intended_BxK)) * squared_norm(logits.instrumental_BxK[3:7])
+
+        slope = lambda params: jax.jvp(loss, (params,), (along,))[1]  # noqa: E731
+        return {
+            "value": loss(params),
+            "reverse": jax.grad(loss)(params),
+            "forward": slope(params),
+            "forward over reverse": jax.jvp(jax.grad(loss), (params,), (along,))[1],
+            "reverse over forward": jax.grad(slope)(params),
+            "rematerialised": jax.grad(jax.checkpoint(loss))(params),
+        }
+
+    plain = jax.jit(lambda params: every(spec.predictor, params))(theta)
+    over_axis = jax.pmap(
+        lambda _, params: every(OverAxis(spec.predictor, 8), params), axis_name=AXIS, in_axes=(0, None)
+    )(jnp.arange(8), theta)  # every device's own answer, stacked
+
+    def error(one: Any, eight: Any) -> float:
+        pairs = zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True)
+        return max(float(jnp.max(jnp.abs(b - a[None])) / (jnp.max(jnp.abs(a)) + 1e-9)) for a, b in pairs)
+
+    return {name: error(plain[name], over_axis[name]) for name in plain}
+
+
 def name_of(way: Way) -> str:
     return "{}-{}-{}".format(*way)
 
@@ -140,6 +179,7 @@ def main(folder: str) -> None:
         if hosts.is_first():
             np.savez(out / "chains-hosts.npz", allow_pickle=False, **series)
         return
+    (out / "derivatives.json").write_text(json.dumps(derivatives()), encoding="utf-8")
     said: dict[str, Any] = {}
     for case, (_, ways) in CASES.items():
         for way in (ONE, *ways):
