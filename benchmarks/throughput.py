@@ -44,6 +44,7 @@ from benchmarks import peers
 from benchmarks.steps import Prepared, Shape, data_step, full_step, make_rows, single_head
 from honest.config import ComputeConfig
 from honest.objective.predictions import RowSets
+from honest.run import set_precision
 
 CPU_SHAPES = (Shape(256, 32, 128, 4, 4, 64), Shape(32, 128, 256, 8, 6, 256), Shape(64, 64, 64, 4, 2, 32))
 GPU_SHAPE = Shape(64, 512, 768, 12, 12, 32768)
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no further turn is begun after these")
     parser.add_argument("--gpu", action="store_true")
     arguments = parser.parse_args()
+    set_precision("float32")
     deadline = time.perf_counter() + arguments.seconds
     device = jax.devices()[0]
     print(f"python {platform.python_version()}, jax {jax.__version__}, {device.platform} ({device.device_kind})")

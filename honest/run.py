@@ -36,13 +36,19 @@ from honest.train.state import TrainState
 
 
 def start(config: RunConfig) -> tuple[Run, Evaluator]:
-    """Task, model and mesh of a config. Sets JAX's precision, which is the process's, from the config."""
+    """Task, model and mesh of a config. Sets JAX's precision, which is the process's: see `set_precision`."""
     return start_all([config])[0]
+
+
+def set_precision(precision: str) -> None:
+    """float32 means float32: by default JAX takes such matmuls in TF32 on a GPU, and in bfloat16 on a TPU."""
+    jax.config.update("jax_enable_x64", precision == "float64")
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def start_all(configs: Sequence[RunConfig]) -> list[tuple[Run, Evaluator]]:
     """As `start`, for configs of one precision and number of devices; what asks for the same task shares it."""
-    jax.config.update("jax_enable_x64", configs[0].precision == "float64")
+    set_precision(configs[0].precision)
     mesh = make_mesh(configs[0].parallel.devices)
     tasks: list[tuple[Any, Task]] = []
     runs = []

@@ -17,6 +17,7 @@ from honest.jobs.pool import Engine, Job
 from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
 from honest.report.tensorboard import write_hparams
+from honest.run import set_precision
 from honest.sweep.choice import HERE, engine_of, options_of, write_manifest
 from honest.sweep.estimate import duration, member_seconds, operations_per_second
 from honest.sweep.folder import finished, log_file, plan_of, write_members
@@ -68,7 +69,7 @@ def check_members(sweep: LoadedSweep) -> list[Run]:
     runs = []
     for member in sweep.members:
         try:
-            jax.config.update("jax_enable_x64", member.config.precision == "float64")
+            set_precision(member.config.precision)
             if not any(section == member.config.task for section, _ in tasks):
                 tasks.append((member.config.task, build_task(member.config.task)))
             task = next(made for section, made in tasks if section == member.config.task)
