@@ -23,9 +23,10 @@ quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are
 test: $(STAMP)  ## every test (two CPU cores, 14 minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-benchmark: $(STAMP)  ## tracing cost of the units, and throughput against PyTorch and plain Flax, as ratios in one run
+benchmark: $(STAMP)  ## tracing cost of the units, throughput against PyTorch and plain Flax, members together: ratios in one run
 	$(BIN)/python benchmarks/tracing.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/members.py --processes 16 --steps 50
 
 gradient-noise: $(STAMP)  ## noise of stage one's gradient against its cost, for every option of the phases
 	$(BIN)/python benchmarks/gradient_noise.py

@@ -49,7 +49,13 @@ def is_number(key: str) -> bool:
 
 
 def program_key(run: Run) -> str:
-    """Equal for members that can be trained together: all that is no number, and the sizes of their data."""
+    """Equal for members that can be trained together: all that is no number, and the sizes of their data.
+
+    Members of several hosts, or of another strategy than auto, have a key of their own: see `check_together`.
+    """
+    parallel = run.config.parallel
+    if parallel.strategy != "auto" or parallel.hosts != "one":
+        return f"alone: {run.config.name}"
     rest = {key: value for key, value, _ in leaves(run.config) if not is_number(key)}
     return json.dumps([rest, data_key(run)], sort_keys=True, default=str, ensure_ascii=False)
 

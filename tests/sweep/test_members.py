@@ -17,6 +17,7 @@ from honest.sweep.members import LoadedSweep, combinations, draws, load_sweep, n
 from honest.sweep.spec import Sweep
 from tests.conftest import write_tiny
 
+SWEEPS = Path(__file__).parents[2] / "configs" / "sweeps"
 SIGMA, LAMBDA = "objective.second_prior.trunk.stddev", "objective.multiplier.initial"
 TEXT = """
     name: three
@@ -159,6 +160,8 @@ def test_members_that_differ_in_numbers_share_a_program(write):
     assert [len(group) for group in groups] == [4, 2]
     other = load_sweep(write((SIGMA + ": [0.3 θ.trunk, 1.0 θ.trunk]", "objective.phases.kind: [points, laplace]")))
     assert [len(group) for group in groups_of(other.members, keys_of(other), most=16)] == [3, 3]
+    sharded = load_sweep(write(("set: [", "set: [parallel.strategy=fsdp, ")))
+    assert len(groups_of(sharded.members, keys_of(sharded), most=16)) == 6  # each alone
     table = members_table(Path("here"), sweep, groups)
     assert "stddev=0.3,seed=1,initial=3,learning_rate=0.01" in table and "2 more break a constraint" in table
 
@@ -185,3 +188,8 @@ def test_the_guess_grows_with_steps_and_falls_with_speed(write):
     assert member_seconds(long, 1e9) > 2 * member_seconds(short, 1e9)
     assert member_seconds(long, 1e9) > member_seconds(long, 1e12)
     assert (duration(20), duration(600), duration(9000)) == ("20 s", "10 min", "2.5 h")
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_sweeps_are_valid(path):
+    assert len(load_sweep(path).members) >= 4
