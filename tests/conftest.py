@@ -297,7 +297,6 @@ def sharded_soon(runner: Runner) -> list[Future[subprocess.CompletedProcess]]:
 
     return [
         runner.pool.submit(work, SHARDED, config, folder, "chains"),
-        runner.pool.submit(work, SHARDED, config, folder, "float32"),
         runner.pool.submit(work, TOY, folder),
         runner.pool.submit(two),
     ]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import special
 
@@ -32,7 +33,7 @@ from honest.report.gap import (
 from honest.report.ledger_values import LedgerValues, LogPartitionSampler, SampledLogPartition, ordered
 from honest.train import multiplier as multipliers
 from honest.train.multiplier import MultiplierRule
-from honest.train.spec import HEADS
+from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec, program_of
 from honest.train.state import Held, PhaseState, PriorState, TrainState
 from tests.planted_heads import Rows, ToyPredictor, features
 from tests.priors import gaussian_priors
@@ -283,23 +284,20 @@ def test_log_z_d_is_sampled_with_the_data():
     """One weight, t = c + σu with c = 1 and σ = 0.5, against quadrature: log Z is more than 2 nats away."""
     x_B = jnp.array([1.0, -2.0, 0.5, 3.0, -1.0, 2.0])
     rows = Rows(x_B[:, None], jnp.array([0, 1, 0, 1, 0, 0]), jnp.full((6, 1, 2), -1))
-    prior = SimpleNamespace(
-        staging="heads_then_trunk",
-        resampled=("trunk",),
-        divergence="jensen_shannon",
-        phases=SimpleNamespace(chunk_rows=6),
-    )
-    spec = SimpleNamespace(prior=prior, predictor=OneWeight(), counts=Counts(6, 0, 0, 6))
+    rule = MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, 0.9, 0)
+    settings = PhaseSettings("points", 0.1, 1, 1, 1, 0.1, 0.8, True, 6, "none", 1, 1)
+    prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", rule, settings)
+    spec = StageSpec("one weight", OneWeight(), HEADS, Counts(6, 0, 0, 6), 1, optax.identity(), prior, None)
     heads = {"intended_head": {"w": jnp.array(2.0)}, "instrumental_head": {"w": jnp.array(-1.0)}}
     centre = {"trunk": {"t": jnp.array(1.0)}}
     phase = PhaseState({"trunk": {"t": jnp.zeros(1)}}, (), jnp.zeros(1), jnp.zeros(1), jnp.zeros(1, bool))
     held = Held(centre, {}, gaussian_priors(centre, (), ("trunk",), 1.0, 0.5))
-    multiplier = multipliers.init(MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, 0.9, 0), jnp.float32)
+    multiplier = multipliers.init(rule, jnp.float32)
     step, key = jnp.zeros((), jnp.int32), jax.random.key(0)
     state = TrainState(step, key, heads, (), held, PriorState(phase, phase, multiplier, None))
-    settings = SimpleNamespace(particles=8, bridges=40, tail_probability=0.01)
-    stage = SimpleNamespace(spec=spec, sets=RowSets(rows, None, None, rows))
-    sampler = LogPartitionSampler(stage, settings)  # type: ignore[arg-type]
+    annealing = SimpleNamespace(particles=8, bridges=40, tail_probability=0.01)
+    stage = SimpleNamespace(program=program_of(spec), sets=RowSets(rows, None, None, rows))
+    sampler = LogPartitionSampler(stage, annealing)  # type: ignore[arg-type]
 
     u = np.linspace(-8, 8, 4001)
     z_UxB = (1.0 + 0.5 * u)[:, None] * np.asarray(x_B)

@@ -31,10 +31,7 @@ from honest.train.stage import PRIOR, TRUNK, make_run
 from honest.train.stages import make_stage
 
 # Steps, burn-in steps and changes of the config; strategies on eight devices. Three chains do not divide into these.
-CASES = {
-    "chains": (10, 0, ("objective.phases.kind=chains",)),
-    "float32": (20, 0, ("objective.phases.kind=points", "precision=float32")),
-}
+CASES = {"chains": (10, 0, ("objective.phases.kind=chains",))}
 STRATEGIES = ("auto", "fsdp", "pmap")
 COMMUNICATION = ("all-reduce", "all-gather", "reduce-scatter")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-CASES = ("chains", "float32")
+CASES = ("chains",)
 STRATEGIES = ("auto", "fsdp", "pmap")
 TOY = ("chains-8-fsdp-1", "chains-2-fsdp-3", "chains-2-pmap-2", "chains-hosts", "newton_stein-8-auto-1")
 TOY += ("newton_stein-8-pmap-1", "laplace-2-fsdp-1", "laplace-8-pmap-1")
@@ -77,13 +77,13 @@ def test_chains_make_identical_decisions(runs, strategy):
     assert_close(one, eight, 1e-8)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_float32_agrees_over_twenty_steps(runs, strategy):
-    """Points, after a burn-in from both starts."""
-    one, eight = pair(runs, "float32-1-auto", f"float32-8-{strategy}")
+@pytest.mark.parametrize("run", ["8-auto", "2-fsdp", "8-pmap"])
+def test_float32_agrees_over_twenty_steps(runs, run):
+    """Points, on the toy, none of whose tensors divides into eight."""
+    one, several = pair(runs, "float32-1-auto-1", f"float32-{run}-1")
     assert one["objective/loss_nats_per_example"].dtype == np.float32
     assert len(one["objective/loss_nats_per_example"]) == 20
-    assert_close(one, eight, 1e-5)
+    assert_close(one, several, 1e-5)
 
 
 @pytest.mark.parametrize("run", TOY)

@@ -27,6 +27,7 @@ from honest.train.sharding import make_mesh, replicate
 from honest.train.spread import Spread
 
 STEPS = 12
+FLOAT32_STEPS = 20
 BATCH = 8  # of 12 rows; the whole sets are summed in chunks of 8 and 4
 Way = tuple[int, str, int]  # devices, strategy, micro-batches
 ONE: Way = (1, "auto", 1)
@@ -36,6 +37,7 @@ CASES: dict[str, tuple[tuple[str, int, str], tuple[Way, ...]]] = {
     "chains": (("chains", 8, "none"), ((8, "fsdp", 1), (2, "fsdp", 3), (2, "pmap", 2))),
     "newton_stein": (("chains", 2, "newton_stein"), ((8, "auto", 1), (8, "pmap", 1))),
     "laplace": (("laplace", 1, "none"), ((2, "fsdp", 1), (8, "pmap", 1))),
+    "float32": (("points", 1, "none"), ((8, "auto", 1), (2, "fsdp", 1), (8, "pmap", 1))),
 }
 # A run that is stopped and goes on otherwise: how, and up to which step.
 RELAY: tuple[tuple[Way, int], ...] = (((8, "fsdp", 1), 3), (ONE, 6), ((2, "pmap", 2), 9), ((2, "fsdp", 3), STEPS))
@@ -87,7 +89,7 @@ def follow(case: str, way: Way) -> tuple[dict[str, np.ndarray], dict[str, bool]]
     split = {"at first": is_split(state)}
     step = compile_step([stage], mesh)
     found: dict[str, list[np.ndarray]] = {}
-    for _ in range(STEPS):
+    for _ in range(FLOAT32_STEPS if case == "float32" else STEPS):
         before = state
         state, metrics = step(state, stage.sets, stage.volume)
         accepted = {f"accepted/{name}": getattr(state.prior, name).accepted for name in ("positive", "negative")}
@@ -182,9 +184,11 @@ def main(folder: str) -> None:
     (out / "derivatives.json").write_text(json.dumps(derivatives()), encoding="utf-8")
     said: dict[str, Any] = {}
     for case, (_, ways) in CASES.items():
+        jax.config.update("jax_enable_x64", case != "float32")
         for way in (ONE, *ways):
             series, said[f"{case}-{name_of(way)}"] = follow(case, way)
             np.savez(out / f"{case}-{name_of(way)}.npz", allow_pickle=False, **series)
+    jax.config.update("jax_enable_x64", True)
     np.savez(out / "relay.npz", allow_pickle=False, **flat(hosts.own_copy(relay(out), make_mesh(8))))
     (out / "said.json").write_text(json.dumps(said), encoding="utf-8")
 
