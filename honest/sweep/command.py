@@ -117,7 +117,7 @@ def _run(folder: Path, sweep: LoadedSweep, jobs: Sequence[Job], engine: Engine, 
 
     ended()
     done = sum(finished(folder, member.name) for member in sweep.members)
-    shared = "" if len(jobs) == len(sweep.members) else f" in {len(jobs)} programs"
+    shared = "" if len(jobs) == len(sweep.members) else f" in {len(jobs)} program{'' if len(jobs) == 1 else 's'}"
     left_out = f" ({sweep.left_out} more break a constraint)" if sweep.left_out else ""
     count = f"{len(sweep.members)} members{left_out}{shared}"
     print(f"{folder}: {count}, {done} of them done already, {engine.slots} at a time", flush=True)
@@ -140,4 +140,5 @@ def members_table(folder: Path, sweep: LoadedSweep, groups: Sequence[Sequence[Me
     ]
     table = layout(["member", "process", "state", *keys], lines, "lrl" + "l" * len(keys))
     left_out = f"; {sweep.left_out} more break a constraint" if sweep.left_out else ""
-    return f"{table}\n{len(lines)} members in {folder}, in {len(groups)} processes{left_out}"
+    processes = "one process" if len(groups) == 1 else f"{len(groups)} processes"
+    return f"{table}\n{len(lines)} members in {folder}, in {processes}{left_out}"

@@ -107,7 +107,7 @@ def test_members_are_other_runs_with_one_table(swept):
         assert float(row["ledger/total_bits"]) == summary["metrics"]["ledger/total_bits"]
         assert float(row["single head: truth_fooled"]) == summary["scores"]["single head"]["truth_fooled"]["value"]
     assert rows[0]["ledger/total_bits"] != rows[1]["ledger/total_bits"]
-    assert all(name in swept.ended[1] for name in NAMES) and "2 members in 1 programs" in swept.ended[1]
+    assert all(name in swept.ended[1] for name in NAMES) and "2 members in 1 program," in swept.ended[1]
     assert "×2" in (swept.folder / "log" / f"{NAMES[0]}.txt").read_text(encoding="utf-8")
 
 
