@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,17 +163,16 @@ def train_run(options: argparse.Namespace) -> int:
     config = load_config(options.config, options.overrides).config
     hosts.join(config.parallel)  # before the imports below, of which blackjax's computes something
     from honest.train.loop import Stopped
-    from honest.train.run_directory import RunDirectory
+    from honest.train.run_directory import RunDirectory, typed
     from honest.training import Asked, train
 
     directory = RunDirectory(options.workdir or Path("runs") / config.name)
     donor = None if options.trunk_from is None else RunDirectory(options.trunk_from)
     stop = StopSignal()
     try:
-        train([Asked(config, directory, donor)], stop.requested, stop.release)
+        train([Asked(config, directory, donor, typed())], stop.requested, stop.release)
     except Stopped as stopped:
-        again = shlex.join(["honest", *sys.argv[1:]])
-        print(f"\n{stopped}; everything up to there is saved. Go on with: {again}", file=sys.stderr)
+        print(f"\n{stopped}; everything up to there is saved. Go on with: {typed()}", file=sys.stderr)
         return STOPPED
     return 0
 

@@ -27,7 +27,7 @@ from honest.report.unit_report import unit_report
 from honest.report.unit_text import unit_json, unit_text
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import read_events
-from honest.train.run_directory import RunDirectory, environment, write_new
+from honest.train.run_directory import RunDirectory, environment, typed, write_new
 from honest.train.sharding import make_mesh
 from honest.train.spec import PriorSpec
 from honest.train.stage import PRIOR, TRUNK, Run, Stage, make_run, order
@@ -113,7 +113,7 @@ def evaluate(directory: RunDirectory, json_path: Path | None) -> None:
     final = conclude(evaluator, stages, states, logged_gaps(directory, stages))
     print(text(final, run.config))
     if json_path is not None:
-        content: dict[str, Any] = summary(final, run.config, environment())
+        content: dict[str, Any] = summary(final, run.config, environment(typed()))
         write_new(json_path, json.dumps(content, indent=2, ensure_ascii=False))
 
 

@@ -31,11 +31,14 @@ from honest.train.state import TrainState
 
 @dataclass(frozen=True)
 class Asked:
-    """A run to train. trunk_from: one whose finished trunk stage is taken over instead of training it again."""
+    """A run to train. trunk_from: one whose finished trunk stage is taken over instead of training it again.
+
+    command: what makes the run again, as one can type it."""
 
     config: RunConfig
     directory: RunDirectory
     trunk_from: RunDirectory | None
+    command: str
 
 
 class Member:
@@ -109,7 +112,7 @@ def enter(leaving: ExitStack, asked: Asked) -> None:
 
 
 def prepare(asked: Asked) -> None:
-    asked.directory.prepare(asked.config)
+    asked.directory.prepare(asked.config, asked.command)
     if asked.trunk_from is not None:
         adopt_trunk(asked.trunk_from, asked.directory)
 

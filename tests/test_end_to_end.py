@@ -303,7 +303,7 @@ def test_a_start_that_was_killed_before_its_config_can_begin_again(tiny_run, tmp
     directory = RunDirectory(tmp_path)
     with directory.lock():
         assert directory.check(config) is False
-        directory.prepare(config)
+        directory.prepare(config, "honest train")
     assert directory.config() == config
 
 

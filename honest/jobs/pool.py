@@ -167,9 +167,11 @@ class Pool:
                 self.told(f"{job.name}: failed with exit code {code}; {self.progress()}")
 
     def progress(self) -> str:
-        """How many are done, and how long those left may take, from those done in this call."""
+        """How many members are done, and how long the jobs left may take, from those done in this call."""
         left = len(self.waiting) + len(self.running)
-        text = f"{len(self.done)} of {len(self.jobs)} done, {len(self.failed)} failed"
+        members = {job.name: len(job.members) for job in self.jobs}
+        done, failed = (sum(members[name] for name in names) for names in (self.done, self.failed))
+        text = f"{done} of {sum(members.values())} done, {failed} failed"
         if not self.seconds or not left:
             return text
         minutes = left * sum(self.seconds) / len(self.seconds) / min(self.engine.slots, left) / 60

@@ -7,6 +7,7 @@ Several members are trained together, in one program; they differ in numbers alo
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,11 @@ def run_members(folder: Path, names: Sequence[str]) -> int:
         return 2
 
 
+def again(folder: Path, name: str) -> str:
+    """What makes a member again by itself, or goes on with it."""
+    return shlex.join(["honest", "train", str(config_file(folder, name)), "--workdir", str(run_folder(folder, name))])
+
+
 def _train(folder: Path, names: Sequence[str]) -> int:
     configs = {name: load_config(config_file(folder, name)).config for name in names}
     for config in configs.values():
@@ -49,7 +55,8 @@ def _train(folder: Path, names: Sequence[str]) -> int:
     stop = StopSignal()
     try:
         for group in groups.values():
-            asked = [Asked(configs[name], RunDirectory(run_folder(folder, name)), None) for name in group]
+            places = {name: RunDirectory(run_folder(folder, name)) for name in group}
+            asked = [Asked(configs[name], place, None, again(folder, name)) for name, place in places.items()]
             train(asked, stop.requested, lambda: None)
     except Stopped as stopped:
         print(f"\n{stopped}; everything up to there is saved", file=sys.stderr)

@@ -72,18 +72,21 @@ class RunDirectory:
             )
         return True
 
-    def prepare(self, config: RunConfig) -> None:
-        """Makes the directory for `config`, or notes that its run is resumed. Errors as in `check`."""
+    def prepare(self, config: RunConfig, command: str) -> None:
+        """Makes the directory for `config`, or notes that its run is resumed. Errors as in `check`.
+
+        command: what makes the run again, as one can type it.
+        """
         if not self.check(config):
             self.path.mkdir(parents=True, exist_ok=True)
             for name in (UNITS, ENVIRONMENT):
                 (self / name).unlink(missing_ok=True)  # of a start that was killed before its config was written
             write_new(self / UNITS, json.dumps(unit_table(config), indent=2, ensure_ascii=False))
-            write_new(self / ENVIRONMENT, json.dumps(environment(), indent=2))
+            write_new(self / ENVIRONMENT, json.dumps(environment(command), indent=2))
             write_new(self / CONFIG, dump_config(config))  # last: a directory with a config is whole
             return
         resumed = sum(1 for _ in self.path.glob("environment.resumed-*.json")) + 1
-        resumption = {**environment(), "changed": differences(self.config(), config)}
+        resumption = {**environment(command), "changed": differences(self.config(), config)}
         write_new(self / f"environment.resumed-{resumed}.json", json.dumps(resumption, indent=2, ensure_ascii=False))
 
     def _refuse_foreign(self) -> None:
@@ -134,7 +137,12 @@ def write_new(path: Path, text: str) -> None:
     temporary.rename(path)
 
 
-def environment() -> dict[str, Any]:
+def typed() -> str:
+    """This process's command, which can be typed again."""
+    return shlex.join(["honest", *sys.argv[1:]])
+
+
+def environment(command: str) -> dict[str, Any]:
     """What a reader needs to run it again: versions, device, commit and command."""
     return {
         "python": platform.python_version(),
@@ -145,7 +153,7 @@ def environment() -> dict[str, Any]:
         "device_kind": jax.devices()[0].device_kind,
         "processors": os.cpu_count(),
         "commit": commit(),
-        "command": shlex.join(["honest", *sys.argv[1:]]),
+        "command": command,
     }
 
 

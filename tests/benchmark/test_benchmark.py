@@ -229,7 +229,7 @@ def test_runs_of_a_config_that_has_changed_since_are_refused(suite_file, tmp_pat
     member = suite.members[0]
     run = RunDirectory(folder / "runs" / member.name)
     run.path.rename(tmp_path / "aside")
-    run.prepare(member.config)
+    run.prepare(member.config, "honest train")
     assert prepare(plan_of(folder, suite)) is None
     base = tmp_path / "tiny.yaml"
     base.write_text(base.read_text().replace("steps: 9", "steps: 8"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import signal
 import time
 import warnings
@@ -19,7 +20,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from honest.cli import main
+from honest.config_io import load_config
 from honest.sweep.folder import position
+from honest.train.run_directory import RunDirectory
 from tests.conftest import write_tiny
 
 NAMES = ["seed=0,stddev=1.0", "seed=1,stddev=0.3"]
@@ -95,6 +98,14 @@ def test_a_member_has_the_checkpoints_events_and_results_that_it_has_alone(swept
     ours, alone = (json.loads((d / "summary.json").read_text(encoding="utf-8")) for d in (own, tiny_run.directory))
     for head, line in alone["scores"].items():
         assert ours["scores"][head]["truth_fooled"] == pytest.approx(line["truth_fooled"], abs=1e-7)
+
+
+def test_a_member_says_how_it_is_made_by_itself(swept):
+    """The command that its environment names is one that goes on with this run."""
+    text = (swept.folder / "runs" / NAMES[1] / "environment.json").read_text(encoding="utf-8")
+    honest, train, config, option, directory = shlex.split(json.loads(text)["command"])
+    assert (honest, train, option) == ("honest", "train", "--workdir")
+    assert Path(directory).name == NAMES[1] and RunDirectory(directory).check(load_config(config).config)
 
 
 def test_members_are_other_runs_with_one_table(swept):
