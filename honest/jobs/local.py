@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -73,7 +74,8 @@ def visible_accelerators() -> list[str]:
     """NVIDIA GPUs by number: those of CUDA_VISIBLE_DEVICES, else all that the driver shows. JAX is not asked: it would
     take their memory."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        named = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return list(itertools.takewhile(lambda name: name and not name.startswith("-"), named))  # as CUDA reads it
     return sorted((path.name[6:] for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 POLL_SECONDS = 0.2
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
 FAILED = 1  # exit code
 LAST_LINES = 8  # of a failed job's log, shown at the end
 
@@ -98,7 +99,10 @@ class Pool:
 
     def run(self) -> Outcome:
         """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop."""
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        # SIGHUP: the terminal was closed.
+        before = {
+            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
         try:
             while self.running or (self.waiting and not self.stopping):
                 self._start_those_ready()

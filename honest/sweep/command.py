@@ -56,7 +56,8 @@ def sweep(path: Path, workdir: Path | None, engine: str, jobs: int, together: in
         if engine == "kubernetes":
             print(write_manifest(loaded, options, folder, asked))
             return 0
-        with engine_of(engine, options, folder, asked, jobs) as running:
+        slots = max(1, min(jobs, sum(not job.finished() for job in asked)))  # fewer jobs share all cores out
+        with engine_of(engine, options, folder, asked, slots) as running:
             return _run(folder, loaded, asked, running, retries)
 
 

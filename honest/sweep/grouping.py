@@ -49,7 +49,7 @@ def is_number(key: str) -> bool:
 
 
 def program_key(run: Run) -> str:
-    """Equal for members that can be trained together: all that is no number, and the sizes of their data.
+    """Equal for members that can be trained together: all that is no number, and the sizes of their models and data.
 
     Members of several hosts, or of another strategy than auto, have a key of their own: see `check_together`.
     """
@@ -57,7 +57,13 @@ def program_key(run: Run) -> str:
     if parallel.strategy != "auto" or parallel.hosts != "one":
         return f"alone: {run.config.name}"
     rest = {key: value for key, value, _ in leaves(run.config) if not is_number(key)}
-    return json.dumps([rest, data_key(run)], sort_keys=True, default=str, ensure_ascii=False)
+    return json.dumps([rest, model_key(run), data_key(run)], sort_keys=True, default=str, ensure_ascii=False)
+
+
+def model_key(run: Run) -> list[Any]:
+    """Sizes that the task gives the model; a table's vocabulary is of its training rows, which a seed may choose."""
+    task = run.task
+    return [task.vocabulary.size, task.max_length, len(task.answers), task.world_channels, task.world_classes]
 
 
 def data_key(run: Run) -> list[Any]:
@@ -67,7 +73,8 @@ def data_key(run: Run) -> list[Any]:
     labels = [int(np.sum(np.asarray(part.label_B) >= 0)) for part in (splits.trusted, splits.untrusted, splits.ceiling)]
     tokens = int(np.sum(np.asarray(splits.world.world_targets_BxLxT) >= 0))
     of_rows = any(METHODS[name].penalty is not None for name in run.config.methods if name in METHODS)
-    content = zlib.crc32(np.asarray(splits.trusted.label_B).tobytes()) if of_rows else 0
+    # A loss of a baseline may be made from any of the rows, and the first member's would serve all.
+    content = [zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(splits)] if of_rows else []
     return [shapes, labels, tokens, content]
 
 

@@ -54,10 +54,11 @@ def _train(folder: Path, names: Sequence[str]) -> int:
         groups.setdefault(position(folder, name), []).append(name)
     stop = StopSignal()
     try:
-        for group in groups.values():
+        for number, group in enumerate(groups.values(), start=1):
             places = {name: RunDirectory(run_folder(folder, name)) for name in group}
             asked = [Asked(configs[name], place, None, again(folder, name)) for name, place in places.items()]
-            train(asked, stop.requested, lambda: None)
+            # Once the last ones are saved, a stop need not wait for their reports.
+            train(asked, stop.requested, stop.release if number == len(groups) else lambda: None)
     except Stopped as stopped:
         print(f"\n{stopped}; everything up to there is saved", file=sys.stderr)
         return STOPPED

@@ -117,6 +117,8 @@ def test_accelerators_that_may_be_used(monkeypatch):
     assert visible_accelerators() == ["3", "1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_accelerators() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,0")
+    assert visible_accelerators() == ["2"]  # CUDA stops at the first that is none
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     found = [Path(f"/dev/nvidia{name}") for name in ("10", "2", "0")]
     monkeypatch.setattr(local.Path, "glob", lambda *_: iter(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,12 @@ def test_members_that_differ_in_numbers_share_a_program(write):
     assert len(groups_of(sharded.members, keys_of(sharded), most=16)) == 6  # each alone
     table = members_table(Path("here"), sweep, groups)
     assert "stddev=0.3,seed=1,initial=3,learning_rate=0.01" in table and "2 more break a constraint" in table
+
+
+def test_a_seed_that_changes_the_vocabulary_changes_the_program(write):
+    (run, _), *_ = start_all([load_sweep(write()).members[0].config])
+    larger = replace(run.task.vocabulary, tokens=(*run.task.vocabulary.tokens, "new"))
+    assert program_key(run) != program_key(replace(run, task=replace(run.task, vocabulary=larger)))
 
 
 def test_which_settings_are_numbers():
