@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     suite.add_argument("--dry-run", action="store_true", help="check every member, print them, and stop")
     sweep = commands.add_parser("sweep", help="many runs of one config that differ in what a file says")
-    sweep.add_argument("sweep", type=Path, help="a YAML file, e.g. configs/sweeps/widths.yaml")
+    sweep.add_argument("sweep", type=Path, help="a YAML file, e.g. configs/sweeps/width.yaml")
     sweep.add_argument("--workdir", type=Path, help="the sweep's directory (default: runs/NAME of the sweep)")
     sweep.add_argument("--engine", choices=ENGINES, default="local", help="where members run (default: local)")
     sweep.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")

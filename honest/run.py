@@ -40,6 +40,20 @@ def start(config: RunConfig) -> tuple[Run, Evaluator]:
     return start_all([config])[0]
 
 
+class Tasks:
+    """Makes tasks from their sections of a config; what asks for the same task shares it."""
+
+    def __init__(self) -> None:
+        self._made: list[tuple[Any, Task]] = []
+
+    def __call__(self, section: Any) -> Task:
+        for asked, task in self._made:
+            if asked == section:
+                return task
+        self._made.append((section, build_task(section)))
+        return self._made[-1][1]
+
+
 def set_precision(precision: str) -> None:
     """float32 means float32: by default JAX takes such matmuls in TF32 on a GPU, and in bfloat16 on a TPU."""
     jax.config.update("jax_enable_x64", precision == "float64")
@@ -50,13 +64,8 @@ def start_all(configs: Sequence[RunConfig]) -> list[tuple[Run, Evaluator]]:
     """As `start`, for configs of one precision and number of devices; what asks for the same task shares it."""
     set_precision(configs[0].precision)
     mesh = make_mesh(configs[0].parallel.devices)
-    tasks: list[tuple[Any, Task]] = []
-    runs = []
-    for config in configs:
-        if not any(section == config.task for section, _ in tasks):
-            tasks.append((config.task, build_task(config.task)))
-        task = next(made for section, made in tasks if section == config.task)
-        runs.append(make_run(config, task, mesh))
+    tasks = Tasks()
+    runs = [make_run(config, tasks(config.task), mesh) for config in configs]
     return [(run, Evaluator(run)) for run in runs]
 
 

@@ -11,11 +11,9 @@ from honest.benchmark.suite import LoadedSuite, Member, chosen, load_suite
 from honest.config_io import differences
 from honest.errors import UserError
 from honest.jobs.folder import check, prepared
-from honest.jobs.local import LocalEngine
+from honest.jobs.local import COMPILED, LocalEngine
 from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
-
-COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once for all seeds of a task
 
 
 def benchmark(path: Path, workdir: Path | None, jobs: int, dry_run: bool, only: Sequence[str] = ()) -> int:

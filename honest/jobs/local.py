@@ -12,6 +12,7 @@ from pathlib import Path
 from honest.jobs.pool import Job
 
 Command = Callable[[Job], list[str]]
+COMPILED = "compiled"  # in a folder of runs: XLA's programs; what does not hold a seed is compiled once
 MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 SHARED_MEMORY = 0.9  # of an accelerator that several processes share
 

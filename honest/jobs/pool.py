@@ -99,10 +99,7 @@ class Pool:
 
     def run(self) -> Outcome:
         """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop."""
-        # SIGHUP: the terminal was closed.
-        before = {
-            number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        before = {number: signal.signal(number, self._stop) for number in STOPS}
         try:
             while self.running or (self.waiting and not self.stopping):
                 self._start_those_ready()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from honest.errors import UserError
-from honest.jobs.local import LocalEngine
+from honest.jobs.local import COMPILED, LocalEngine
 from honest.jobs.pool import Engine, Job
 from honest.sweep.engines.kubernetes import check_kubernetes, write_jobset
 from honest.sweep.engines.ray import ray_engine
@@ -18,7 +18,6 @@ from honest.sweep.engines.slurm_queue import WAITS
 from honest.sweep.members import LoadedSweep
 from honest.sweep.run_member import run_members
 
-COMPILED = "compiled"  # XLA's programs: what does not hold a seed is compiled once
 HERE = ("local", "vmap")
 
 

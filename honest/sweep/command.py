@@ -8,8 +8,6 @@ from pathlib import Path
 
 import jax
 
-from honest.data.batch import Task
-from honest.data.tasks import build_task
 from honest.errors import UserError
 from honest.jobs.folder import check, prepared
 from honest.jobs.local import visible_accelerators
@@ -17,7 +15,7 @@ from honest.jobs.pool import Engine, Job
 from honest.jobs.shown import exit_code, run_shown
 from honest.report.tables import layout
 from honest.report.tensorboard import write_hparams
-from honest.run import set_precision
+from honest.run import Tasks, set_precision
 from honest.sweep.choice import HERE, engine_of, options_of, write_manifest
 from honest.sweep.estimate import duration, member_seconds, operations_per_second
 from honest.sweep.folder import finished, log_file, plan_of, write_members
@@ -66,15 +64,11 @@ def check_members(sweep: LoadedSweep) -> list[Run]:
 
     UserError: the first member that cannot be run. Members that ask for the same task share it.
     """
-    tasks: list[tuple[object, Task]] = []
-    runs = []
+    tasks, runs = Tasks(), []
     for member in sweep.members:
         try:
             set_precision(member.config.precision)
-            if not any(section == member.config.task for section, _ in tasks):
-                tasks.append((member.config.task, build_task(member.config.task)))
-            task = next(made for section, made in tasks if section == member.config.task)
-            runs.append(make_run(member.config, task, make_mesh(1)))
+            runs.append(make_run(member.config, tasks(member.config.task), make_mesh(1)))
         except UserError as error:
             raise UserError(f"{sweep.path}: member {member.name}: {error}") from error
     return runs

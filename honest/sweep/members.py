@@ -42,7 +42,6 @@ class Member:
 class LoadedSweep:
     sweep: Sweep
     path: Path
-    source: Path  # of the base config
     members: tuple[Member, ...]
     left_out: int  # combinations that break a constraint
 
@@ -68,7 +67,7 @@ def load_sweep(path: Path) -> LoadedSweep:
             problems |= dict.fromkeys(places.told_at(problem, keys, ("base",)) for problem in error.problems)
     if problems:
         raise ConfigError(list(problems))
-    return LoadedSweep(sweep, path, source, tuple(members), len(asked) - len(kept))
+    return LoadedSweep(sweep, path, tuple(members), len(asked) - len(kept))
 
 
 def combinations(sweep: Sweep) -> Iterator[Values]:

@@ -16,6 +16,7 @@ single rows behind the Laplace volume's Jacobian.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,7 +38,7 @@ Shell = Callable[[TrainState, RowSets, Any, jax.Array], tuple[TrainState, dict[s
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(ABC):
     """A predictor that asks `inner` in its own way, `ask`."""
 
     inner: Predictor
@@ -48,8 +49,9 @@ class Asked:
     def world_logits(self, params: Params, rows: Rows) -> jax.Array:
         return self.ask(self.inner.world_logits, params, rows)
 
+    @abstractmethod
     def ask(self, call: Ask, params: Params, rows: Rows) -> Logits:
-        raise NotImplementedError
+        """`call`'s logits of all the rows."""
 
 
 @dataclass(frozen=True)
