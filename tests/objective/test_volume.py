@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from honest.model.two_head import HeadLogits
 from honest.objective.consistency import DIVERGENCES, FISHER_SCALE
 from honest.objective.data_loss import comparison_nll, label_nll, world_nll
 from honest.objective.log_partition.volume import (
+    Factor,
     VolumeRows,
     choose_volume_rows,
     comparison_factor,
@@ -109,7 +111,20 @@ def placing(params, stddev=0.8):
     return place
 
 
-def a_factor(params, sets, counts, *, with_data, rows=1000, divergence="jensen_shannon", u=None):
+def dense(factor: Factor) -> jax.Array:
+    """A as one matrix (rows, D): parts under one another, leaves in the order of the tree."""
+
+    def matrix(part) -> jax.Array:
+        return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(part)], axis=1)
+
+    return jnp.concatenate([matrix(part) for part in factor])
+
+
+def a_factor(params, sets, counts, **options):
+    return dense(parts_of(params, sets, counts, **options))
+
+
+def parts_of(params, sets, counts, *, with_data, rows=1000, divergence="jensen_shannon", u=None):
     chosen = choose_volume_rows(sets, rows, seed=0)
     u = jax.tree.map(jnp.zeros_like, params["trunk"]) if u is None else u
 
@@ -181,7 +196,7 @@ def test_agreement_block_is_the_weighted_jacobian(x64, divergence, answers):
         gram[:width, :width] += jacobian_KxD.T @ metric_KxK @ jacobian_KxD
     np.testing.assert_allclose(a.T @ a, gram, atol=1e-12)
     expected = half_slogdet(np.eye(len(gram)) + gram)
-    assert float(volume_nats(jnp.asarray(a)).to(nat)) == pytest.approx(expected, rel=1e-10)
+    assert float(volume_nats([jnp.asarray(a)]).to(nat)) == pytest.approx(expected, rel=1e-10)
     assert expected < -1
 
 
@@ -202,7 +217,7 @@ def test_agreement_volume_is_exact_where_the_heads_agree(x64, divergence):
     a = a_factor(params, sets, whole_counts(sets), with_data=False, divergence=divergence)
     expected = half_slogdet(dense_hessian(energy, zero))
     assert expected < -0.2
-    assert float(volume_nats(a).to(nat)) == pytest.approx(expected, rel=1e-9)
+    assert float(volume_nats([a]).to(nat)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("answers", [2, 3])
@@ -228,7 +243,7 @@ def test_data_volume_is_the_exact_hessian_of_linear_logits(x64, answers):
     a = np.asarray(a_factor(params, sets, counts, with_data=True, u=u))
     hessian = dense_hessian(energy, u)
     np.testing.assert_allclose(np.eye(len(hessian)) + a.T @ a, hessian, atol=1e-9)
-    assert float(volume_nats(jnp.asarray(a)).to(nat)) == pytest.approx(half_slogdet(hessian), rel=1e-9)
+    assert float(volume_nats([jnp.asarray(a)]).to(nat)) == pytest.approx(half_slogdet(hessian), rel=1e-9)
 
 
 def test_negative_phase_has_the_agreement_rows_of_the_positive(x64):
@@ -237,7 +252,7 @@ def test_negative_phase_has_the_agreement_rows_of_the_positive(x64):
         np.asarray(a_factor(params, sets, whole_counts(sets), with_data=with_data)) for with_data in (True, False)
     )
     np.testing.assert_allclose(positive[: len(negative)], negative, rtol=1e-12)
-    assert float(volume_nats(jnp.asarray(positive)).to(nat)) < float(volume_nats(jnp.asarray(negative)).to(nat)) < 0
+    assert float(volume_nats([jnp.asarray(positive)]).to(nat)) < float(volume_nats([jnp.asarray(negative)]).to(nat)) < 0
 
 
 def test_world_tokens_of_many_classes_use_their_fixed_uniforms(x64):
@@ -251,7 +266,8 @@ def test_world_tokens_of_many_classes_use_their_fixed_uniforms(x64):
     @jax.jit
     def gram(uniform):
         token = VolumeRows(sets, jnp.array([0]), jnp.array([0]), uniform[None])
-        a = factor(BilinearPredictor(), place, zero, token, Counts(0, 0, 1, 0), jnp.ones(()), "jensen_shannon", True)
+        counts = Counts(0, 0, 1, 0)
+        a = dense(factor(BilinearPredictor(), place, zero, token, counts, jnp.ones(()), "jensen_shannon", True))
         return a.T @ a
 
     mean = np.mean(jax.lax.map(gram, (jnp.arange(2000) + 0.5) / 2000), axis=0)
@@ -304,8 +320,8 @@ def test_gradient_in_the_heads_equals_finite_differences(x64):
 
     @jax.jit
     def volume(heads):
-        a = a_factor({**params, **heads}, sets, whole_counts(sets), with_data=True)
-        return volume_nats(a).to(nat)
+        parts = parts_of({**params, **heads}, sets, whole_counts(sets), with_data=True)
+        return volume_nats(parts).to(nat)
 
     heads = {name: params[name] for name in ("intended_head", "instrumental_head")}
     gradient = jax.grad(volume)(heads)
@@ -319,9 +335,31 @@ def test_gradient_in_the_heads_equals_finite_differences(x64):
 
 
 def test_volume_of_nothing_is_zero_and_no_volume_is_positive(x64):
-    assert float(volume_nats(jnp.zeros((3, 5))).to(nat)) == 0.0
+    assert float(volume_nats([jnp.zeros((3, 5))]).to(nat)) == 0.0
     a = jnp.asarray(np.random.default_rng(0).normal(size=(4, 9)))
-    assert float(volume_nats(a).to(nat)) == pytest.approx(half_slogdet(np.eye(9) + np.asarray(a).T @ np.asarray(a)))
+    assert float(volume_nats([a]).to(nat)) == pytest.approx(half_slogdet(np.eye(9) + np.asarray(a).T @ np.asarray(a)))
+
+
+@pytest.mark.parametrize("moving", [(True, True), (True, False), (False, True)], ids=str)
+def test_the_derivative_is_that_of_the_dense_determinant(x64, moving):
+    """Parts of two tensors each, some of which are constants: JAX's own derivative of log|I + A Aᵀ| written out."""
+    rng = np.random.default_rng(1)
+    parts = [
+        {"a": jnp.asarray(rng.normal(size=(rows, 2, 3))), "b": jnp.asarray(rng.normal(size=(rows, 4)))}
+        for rows in (3, 5)
+    ]
+
+    def held(parts):
+        return [part if moves else jax.lax.stop_gradient(part) for part, moves in zip(parts, moving)]
+
+    def written_out(parts):
+        a = dense(held(parts))
+        return -0.5 * jnp.linalg.slogdet(jnp.eye(len(a)) + a @ a.T)[1]
+
+    expected = jax.jit(jax.grad(written_out))(parts)
+    found = jax.jit(jax.grad(lambda parts: volume_nats(held(parts)).to(nat)))(parts)
+    chex.assert_trees_all_close(found, expected, rtol=1e-11, atol=1e-13)
+    assert [bool(jnp.any(part["a"])) for part in found] == list(moving)
 
 
 def test_comparisons_have_the_curvature_of_their_loss(x64):
@@ -329,7 +367,7 @@ def test_comparisons_have_the_curvature_of_their_loss(x64):
     params = toy_params(2, 2)
     pairs = Pairs(toy_rows(3, 2, 2, 8), toy_rows(3, 2, 2, 9))
     u = jax.tree.map(jnp.zeros_like, params["trunk"])
-    a = comparison_factor(BilinearPredictor(), placing(params), u, pairs, 12)
+    a = dense([comparison_factor(BilinearPredictor(), placing(params), u, pairs, 12)])
 
     def energy(v):
         better, worse = (BilinearPredictor().head_logits(placing(params)(v), rows).intended_BxK for rows in pairs)

@@ -17,7 +17,7 @@ from jax.lax import stop_gradient
 
 from honest.objective.consistency import DIVERGENCES
 from honest.objective.log_partition.moves import LogWeight, whitened_energy
-from honest.objective.log_partition.volume import VolumeRows, factor
+from honest.objective.log_partition.volume import VolumeRows, factor, log_determinant
 from honest.objective.parameter_prior.toward_zero import log_path
 from honest.objective.predictions import Counts, Predictions, Predictor, Rows, RowSets, predict, size
 from honest.params import Params, Tree, difference, dimension, over_particles
@@ -330,8 +330,7 @@ def volume_state(
         fixed = stop_gradient(weight)
         place = lambda v: resample(c, v, state.held, params)  # noqa: E731
         a = factor(spec.predictor, place, u, rows, spec.counts, fixed, prior.divergence, with_data)
-        gram = a @ a.T
-        return -0.5 * jnp.linalg.slogdet(jnp.eye(gram.shape[0], dtype=gram.dtype) + gram)[1]
+        return -0.5 * log_determinant(a)
 
     def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         positive = volume(params, before.positive, True)

@@ -12,17 +12,22 @@ divergence is quadratic; else it is a Gauss–Newton–Laplace value of a subsam
 v_m = √p_m (e_m − p); for two answers the two columns are parallel and one, √(p(1−p)), is kept. World tokens have one
 column each: exact for two classes, otherwise e_m − p with m drawn from p by a uniform number that is fixed for each
 token, which leaves E[v vᵀ] = H.
+
+A stands in memory tensor by tensor, as the gradients of its rows do, and its rows come in parts (`Factor`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
+from honest.model.two_head import HeadLogits
 from honest.objective.consistency import FISHER_SCALE
 from honest.objective.data_loss import log_odds
 from honest.objective.predictions import Counts, Predictor, Rows, RowSets, size
@@ -31,6 +36,7 @@ from honest.units import Quantity, nat
 
 Tree = Any
 Place = Callable[[Tree], Params]  # whitened coordinates u -> the parameters they stand for
+Factor = list[Tree]  # A's rows in parts: trees like u, each leaf with a leading axis of rows
 
 
 class VolumeRows(NamedTuple):
@@ -88,17 +94,36 @@ def sampled_column(logits_V: jax.Array, uniform: jax.Array) -> jax.Array:
     return (jax.nn.one_hot(drawn, p_V.shape[0], dtype=p_V.dtype) - p_V)[:, None]
 
 
-def _gradient_rows(scalar: Callable[..., jax.Array], u: Tree, *per_row: Any) -> jax.Array:
-    """∂(scalar)/∂u of every row, (rows, D)."""
-    gradient = jax.vmap(jax.grad(scalar), in_axes=(None, *(0 for _ in per_row)))(u, *per_row)
-    count = size(per_row[0])
-    return jnp.concatenate([leaf.reshape(count, -1) for leaf in jax.tree.leaves(gradient)], axis=1)
+class Direction(NamedTuple):
+    """Per row, which residual r = a f₊ + b f₋ of the two heads' logits it has, and the logits that its H is taken at.
+
+    All leaves (rows,). scale: √(weight · N/n).
+    """
+
+    at_intended: jax.Array
+    at_instrumental: jax.Array
+    intended: jax.Array  # a
+    instrumental: jax.Array  # b
+    scale: jax.Array
 
 
-def _repeat(rows: Rows, columns_nxKxM: jax.Array) -> tuple[Rows, jax.Array]:
-    """Each row once for every column: rows (n·M) and column vectors (n·M, K)."""
-    n, k, m = columns_nxKxM.shape
-    return jax.tree.map(lambda leaf: jnp.repeat(leaf, m, axis=0), rows), columns_nxKxM.swapaxes(1, 2).reshape(n * m, k)
+def _pulled(logits_of: Callable[[Tree, Any], Any], columns_of: Callable[..., Any], u: Tree, *per_row: Any) -> Tree:
+    """Every row's v · ∂(logits)/∂u for each of its columns v: a tree like u with leaves (rows · M, …).
+
+    logits_of(u, row) -> logits; columns_of(logits, *row's arguments) -> cotangents of them with a last axis M. One
+    forward pass a row gives the columns and the derivatives; the columns are fixed while u is differentiated.
+    """
+
+    def of_row(*row: Any) -> Tree:
+        logits, pull = jax.vjp(lambda v: logits_of(v, row[0]), u)
+        return jax.vmap(lambda column: pull(column)[0], in_axes=-1)(columns_of(logits, *row))
+
+    rows = jax.vmap(of_row)(*per_row)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
+
+
+def _alone(row: Rows) -> Rows:
+    return jax.tree.map(lambda leaf: leaf[None], row)
 
 
 def head_factor(
@@ -110,70 +135,66 @@ def head_factor(
     multiplier: jax.Array,
     divergence: str,
     with_data: bool,
-) -> jax.Array:
+) -> Tree:
     """A's rows that come from the heads: agreement, and for the positive phase the labels.
 
-    All are directional derivatives a·∂z₁/∂u + b·∂z₂/∂u of the two heads' logits, with (a, b) = (v, −v) for agreement,
-    (v, 0) for the intended head's labels and (0, v) for the instrumental head's: one Jacobian serves them all.
+    (a, b) = (1, −1) for agreement, whose H is taken at the logits' midpoint, (1, 0) for the intended head's labels and
+    (0, 1) for the instrumental head's: one pass over the rows of all sets serves them all.
     """
-    asked, intended, instrumental = [], [], []
+    asked, directions = [], []
 
-    def add(rows: Rows, columns_nxKxM: jax.Array, weight: jax.Array | float, a: float, b: float) -> None:
-        repeated, vectors = _repeat(rows, columns_nxKxM * jnp.sqrt(weight / size(rows)))
-        asked.append(repeated)
-        intended.append(a * vectors)
-        instrumental.append(b * vectors)
+    def add(rows: Rows, weight: jax.Array | float, at: tuple[float, float], a: float, b: float) -> None:
+        scale = jnp.sqrt(jnp.asarray(weight / size(rows), multiplier.dtype))
+        values = (jnp.asarray(value, multiplier.dtype) for value in (*at, a, b))
+        asked.append(rows)
+        directions.append(Direction(*(jnp.broadcast_to(value, size(rows)) for value in (*values, scale))))
 
-    parameters = place(u)
-    a_nxK, b_nxK = predictor.head_logits(parameters, sets.consistency)
-    columns = jax.vmap(fisher_columns)(0.5 * (a_nxK + b_nxK))
-    add(sets.consistency, columns, multiplier * FISHER_SCALE[divergence] * counts.consistency, 1.0, -1.0)
+    add(sets.consistency, multiplier * FISHER_SCALE[divergence] * counts.consistency, (0.5, 0.5), 1.0, -1.0)
     if with_data and sets.trusted is not None:
-        logits_nxK = predictor.head_logits(parameters, sets.trusted).intended_BxK
-        add(sets.trusted, jax.vmap(fisher_columns)(logits_nxK), counts.trusted, 1.0, 0.0)
+        add(sets.trusted, counts.trusted, (1.0, 0.0), 1.0, 0.0)
     if with_data and sets.untrusted is not None:
-        logits_nxK = predictor.head_logits(parameters, sets.untrusted).instrumental_BxK
-        add(sets.untrusted, jax.vmap(fisher_columns)(logits_nxK), counts.untrusted, 0.0, 1.0)
+        add(sets.untrusted, counts.untrusted, (0.0, 1.0), 0.0, 1.0)
 
-    def directional(v: Tree, row: Rows, a_K: jax.Array, b_K: jax.Array) -> jax.Array:
-        logits = predictor.head_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))
-        return jnp.vdot(a_K, logits.intended_BxK[0]) + jnp.vdot(b_K, logits.instrumental_BxK[0])
+    def logits_of(v: Tree, row: Rows) -> HeadLogits:
+        return jax.tree.map(lambda logits_1xK: logits_1xK[0], predictor.head_logits(place(v), _alone(row)))
 
-    rows = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *asked)
-    return _gradient_rows(directional, u, rows, jnp.concatenate(intended), jnp.concatenate(instrumental))
+    def columns_of(logits: HeadLogits, _: Rows, to: Direction) -> HeadLogits:
+        at_K = to.at_intended * logits.intended_BxK + to.at_instrumental * logits.instrumental_BxK
+        columns_KxM = (to.scale * fisher_columns(at_K)).astype(at_K.dtype)
+        return HeadLogits(to.intended * columns_KxM, to.instrumental * columns_KxM)
+
+    together = lambda parts: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)  # noqa: E731
+    return _pulled(logits_of, columns_of, u, together(asked), together(directions))
 
 
-def comparison_factor(predictor: Predictor, place: Place, u: Tree, pairs: Any, comparisons: int) -> jax.Array:
+def comparison_factor(predictor: Predictor, place: Place, u: Tree, pairs: Any, comparisons: int) -> Tree:
     """A's rows that come from the chosen pairs: √(N/n) √(p(1 − p)) ∂(z_better − z_worse)/∂u of the intended head."""
+    scale = (comparisons / size(pairs)) ** 0.5
 
     def margin(v: Tree, pair: Any) -> jax.Array:
-        better, worse = (predictor.head_logits(place(v), rows).intended_BxK for rows in pair)
-        return log_odds(better) - log_odds(worse)
+        better, worse = (predictor.head_logits(place(v), _alone(row)).intended_BxK for row in pair)
+        return (log_odds(better) - log_odds(worse))[0]
 
-    z_n = margin(u, pairs)
-    root_n = jnp.exp(0.5 * (jax.nn.log_sigmoid(z_n) + jax.nn.log_sigmoid(-z_n)))
-    scale_n = root_n * jnp.sqrt(jnp.asarray(comparisons / size(pairs), z_n.dtype))
+    def root(z: jax.Array, _: Any) -> jax.Array:
+        return scale * jnp.exp(0.5 * (jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)))[None]
 
-    def directional(v: Tree, pair: Any, scale: jax.Array) -> jax.Array:
-        return scale * margin(v, jax.tree.map(lambda leaf: leaf[None], pair))[0]
-
-    return _gradient_rows(directional, u, pairs, scale_n)
+    return _pulled(margin, root, u, pairs)
 
 
-def world_factor(predictor: Predictor, place: Place, u: Tree, chosen: VolumeRows, world_tokens: int) -> jax.Array:
+def world_factor(predictor: Predictor, place: Place, u: Tree, chosen: VolumeRows, world_tokens: int) -> Tree:
     """A's rows that come from the chosen world tokens."""
     world = chosen.sets.world
     assert world is not None and chosen.uniform_n is not None
-    count = size(world)
-    logits_nxV = predictor.world_logits(place(u), world)[jnp.arange(count), chosen.position_n, chosen.channel_n]
-    columns = jax.vmap(sampled_column)(logits_nxV, chosen.uniform_n)[:, :, 0]
+    scale = (world_tokens / size(world)) ** 0.5
+    tokens = {"row": world, "position": chosen.position_n, "channel": chosen.channel_n, "uniform": chosen.uniform_n}
 
-    def directional(v: Tree, row: Rows, position: jax.Array, channel: jax.Array, column_V: jax.Array) -> jax.Array:
-        logits = predictor.world_logits(place(v), jax.tree.map(lambda leaf: leaf[None], row))
-        return jnp.vdot(column_V, logits[0, position, channel])
+    def logits_of(v: Tree, token: dict[str, Any]) -> jax.Array:
+        return predictor.world_logits(place(v), _alone(token["row"]))[0, token["position"], token["channel"]]
 
-    scaled = columns * jnp.sqrt(jnp.asarray(world_tokens / count, columns.dtype))
-    return _gradient_rows(directional, u, world, chosen.position_n, chosen.channel_n, scaled)
+    def column_of(logits_V: jax.Array, token: dict[str, Any]) -> jax.Array:
+        return scale * sampled_column(logits_V, token["uniform"])
+
+    return _pulled(logits_of, column_of, u, tokens)
 
 
 def factor(
@@ -185,22 +206,64 @@ def factor(
     multiplier: jax.Array,
     divergence: str,
     with_data: bool,
-) -> jax.Array:
-    """A, (rows, D), at whitened coordinates u; `with_data` for the positive phase. λ in nat/disagreement, bare.
+) -> Factor:
+    """A at whitened coordinates u; `with_data` for the positive phase. λ in nat/disagreement, bare.
 
     The columns v are fixed while u is differentiated, but stay differentiable in the heads.
     """
-    heads = head_factor(predictor, place, u, chosen.sets, counts, multiplier, divergence, with_data)
-    parts = [heads]
+    parts = [head_factor(predictor, place, u, chosen.sets, counts, multiplier, divergence, with_data)]
     if with_data and chosen.sets.compared is not None:
         parts.append(comparison_factor(predictor, place, u, chosen.sets.compared, counts.compared))
     if with_data and chosen.sets.world is not None:
         parts.append(world_factor(predictor, place, u, chosen, counts.world_tokens))
-    return jnp.concatenate(parts)
+    return parts
 
 
-def volume_nats(factor_nxD: jax.Array) -> Quantity:
+def volume_nats(factor: Factor) -> Quantity:
     """−½ log|I + A Aᵀ| in nat: at most 0. A is dimensionless (whitened), so the determinant may be logged."""
-    gram = factor_nxD @ factor_nxD.T
-    log_determinant = jnp.linalg.slogdet(jnp.eye(gram.shape[0], dtype=gram.dtype) + gram)[1]
-    return Quantity(-0.5 * log_determinant, nat)
+    return Quantity(-0.5 * log_determinant(factor), nat)
+
+
+def log_determinant(factor: Factor) -> jax.Array:
+    """log|I + A Aᵀ|, bare."""
+    return _log_determinant([[leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(part)] for part in factor])
+
+
+def _one_plus_gram(parts: list[list[jax.Array]]) -> jax.Array:
+    """I + A Aᵀ, (rows, rows), its blocks of two parts taken once."""
+
+    def block(i: int, j: int) -> jax.Array:
+        products = [x @ y.T for x, y in zip(parts[i], parts[j])]
+        return sum(products[1:], start=products[0])
+
+    count = range(len(parts))
+    lower = {(i, j): block(i, j) for i in count for j in range(i + 1)}
+    gram = jnp.block([[lower[i, j] if j <= i else lower[j, i].T for j in count] for i in count])
+    return jnp.eye(gram.shape[0], dtype=gram.dtype) + gram
+
+
+@jax.custom_jvp
+def _log_determinant(parts: list[list[jax.Array]]) -> jax.Array:
+    """Of parts whose leaves are matrices (rows, size of the leaf)."""
+    return jnp.linalg.slogdet(_one_plus_gram(parts))[1]
+
+
+@partial(_log_determinant.defjvp, symbolic_zeros=True)
+def _log_determinant_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    """d log|I + A Aᵀ| = 2 ⟨(I + A Aᵀ)⁻¹ A, dA⟩, for the parts that have a dA.
+
+    Autodiff of the product would take Aᵀ times a symmetric matrix twice and for every part: more than the rest of the
+    volume's derivative together, as A Aᵀ costs rows² · D.
+    """
+    (parts,), (changes,) = primals, tangents
+    inner = _one_plus_gram(parts)
+    inverse = jnp.linalg.inv(inner)
+    ends = np.cumsum([part[0].shape[0] for part in parts])[:-1]
+    change = jnp.zeros((), inner.dtype)
+    for rows, part_changes in zip(jnp.split(inverse, ends), changes):
+        by_part = jnp.split(rows, ends, axis=1)
+        for leaf, d in enumerate(part_changes):
+            if not isinstance(d, SymbolicZero):
+                dual = sum(block @ part[leaf] for block, part in zip(by_part, parts))
+                change = change + 2.0 * jnp.vdot(dual, d)
+    return jnp.linalg.slogdet(inner)[1], change
