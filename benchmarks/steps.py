@@ -25,7 +25,7 @@ from honest.data.batch import Batch
 from honest.model.two_head import Model, build
 from honest.objective.log_partition.volume import choose_volume_rows
 from honest.objective.predictions import Counts, RowSets
-from honest.params import Params
+from honest.params import Params, batched
 from honest.train import multiplier as multipliers
 from honest.train import optimizer as optimizers
 from honest.train import phases
@@ -159,7 +159,7 @@ def data_step(shape: Shape, compute: ComputeConfig, world: int, trusted: int, un
 
 
 def full_step(
-    shape: Shape, compute: ComputeConfig, kind: str, *, chains: int, move_every: int, volume_rows: int
+    shape: Shape, compute: ComputeConfig, kind: str, *, chains: int, asked: int, move_every: int, volume_rows: int
 ) -> Prepared:
     """The full objective with phases of this kind; the Laplace volume is refreshed in every fourth step."""
     model = make_model(shape, compute, differentiated_twice=kind == "laplace")
@@ -171,8 +171,8 @@ def full_step(
         make_rows(shape, rows, 0, labelled=False),
         make_rows(shape, rows, 1, labelled=True),
     )
-    settings = PhaseSettings(kind, 0.01, 4, chains, 1, 1e-3, 0.6, False, 512, "none", 1, move_every)  # type: ignore[arg-type]
-    prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", MULTIPLIER, settings)
+    settings = PhaseSettings(kind, 0.01, 4, chains, 1, 1e-3, 0.6, False, 512, "none", 1, move_every, asked)  # type: ignore[arg-type]
+    prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", MULTIPLIER, settings, batched())
     spec = stage(kind, model, prior.trained, sets, prior)
     held = Held(params, params, gaussian_priors(params, prior.trained, prior.resampled, 1.0, 1.0))
     particles = chains if kind == "chains" else 1

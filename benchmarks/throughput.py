@@ -8,8 +8,9 @@ Sections (the steps are defined in steps.py, the peers in peers.py):
     peers      our single-head step against GPT-2 in PyTorch eager and a plain Flax decoder, three CPU shapes: how many
                times as many tokens/s as the peer
     heads      a step with two heads against the single-head step, the same shapes: time ratio
-    log_z      the full objective against the data terms alone: `points`, `laplace` by rows of the volume (refreshed in
-               every fourth step), `chains` by number and by `move_every`: time ratio, of four steps in a row
+    log_z      the full objective against the data terms alone: `points`, `laplace` by the volume's rows of each of its
+               four sets (refreshed in every fourth step), `chains` by number, by how many stage one asks, and by
+               `move_every`: time ratio, of four steps in a row
     memory     what the compiled steps allocate; the device's peak, where it says
     pipeline   which rows a step sees (`honest.train.loop.batch_at`) alone, as a share of the single-head step
     compile    seconds to trace, lower and compile each step
@@ -124,15 +125,14 @@ def full_steps(shape: Shape, compute: ComputeConfig) -> dict[str, Callable[[], P
     """What is compared with the step without log Z, by name; made when asked for."""
     make = partial(full_step, shape, compute)
     found: dict[str, Callable[[], Prepared]] = {
-        "points": partial(make, "points", chains=1, move_every=1, volume_rows=1)
+        "points": partial(make, "points", chains=1, asked=1, move_every=1, volume_rows=1)
     }
-    for rows in (32, 128, 256):
-        name = f"laplace, {rows} rows, every {EVERY}th"
-        found[name] = partial(make, "laplace", chains=1, move_every=1, volume_rows=rows)
-    for chains in (2, 8):
-        for every in (1, EVERY):
-            name = f"{chains} chains, " + ("every step" if every == 1 else f"every {every}th step")
-            found[name] = partial(make, "chains", chains=chains, move_every=every, volume_rows=1)
+    for rows in (32, 64, 128, 256):
+        name = f"laplace, {rows} rows a set"
+        found[name] = partial(make, "laplace", chains=1, asked=1, move_every=1, volume_rows=rows)
+    for chains, asked, every in ((2, 2, 1), (2, 2, EVERY), (8, 8, 1), (8, 8, EVERY), (8, 2, EVERY), (8, 1, EVERY)):
+        name = f"{chains} chains, {asked} asked, moved {1 if every == 1 else f'1/{every}'}"
+        found[name] = partial(make, "chains", chains=chains, asked=asked, move_every=every, volume_rows=1)
     return found
 
 

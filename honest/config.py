@@ -133,6 +133,7 @@ class PhasesConfig(Strict):
     volume_rows: Rows  # laplace: rows per likelihood term in the Gram form
     volume_every: Steps  # laplace: steps between refreshes of the volume's force
     chains: Count  # chains: how many per phase
+    asked_chains: Count | None  # chains: how many of them stage one asks in a step, in turn; null: all of them
     leapfrog_steps: Count  # chains: 1 is MALA
     step_size: Positive  # chains: initial, in whitened units
     target_accept: ProperShare
@@ -146,10 +147,17 @@ class PhasesConfig(Strict):
     def control_variate_fits(self):
         newton_stein = self.control_variate == "newton_stein"
         what = f"newton_stein takes sampling noise from chains, but phases.kind is {self.kind}"
+        asked = self.chains if self.asked_chains is None else self.asked_chains
+        turns = (
+            f"has to divide objective.phases.chains, {self.chains}, for all chains to have their turns; it is {asked}"
+        )
+        some = f"newton_stein corrects the mean over all {self.chains} chains: set it to null, not to {asked}"
         odd = f"newton_stein corrects each half of the chains by the other: it needs an even number, not {self.chains}"
         require(
             (not newton_stein or self.kind == "chains", "control_variate", what),
             (not newton_stein or self.kind != "chains" or self.chains % 2 == 0, "chains", odd),
+            (self.kind != "chains" or self.chains % asked == 0, "asked_chains", turns),
+            (not newton_stein or self.kind != "chains" or asked == self.chains, "asked_chains", some),
         )
         return self
 

@@ -85,12 +85,20 @@ def whiten(params: Params, centre: Params, metric: Mapping[str, Metric], groups:
     return {group: metric[group].whiten(difference(params[group], centre[group])) for group in groups}
 
 
-def over_particles(function: Callable[[Tree], Any], particles: Tree) -> Any:
-    """`function` of every particle (leading axis C of every leaf), results stacked.
+def batched() -> bool:
+    """Whether sets of parameters are computed in one batch, rather than in turn.
 
-    One particle is not vmapped: a batch axis of 1 on the weights turns every matmul into a batched one, which costs a
-    CPU twice the time.
+    A batch axis on the weights turns every matmul into a batched one, which costs a CPU more than one after another
+    (notes/performance.md).
+    """
+    return jax.default_backend() != "cpu"
+
+
+def over_particles(function: Callable[[Tree], Any], particles: Tree, batch: bool) -> Any:
+    """`function` of every particle (leading axis C of every leaf), results stacked; in one batch, or in turn.
+
+    One particle alone has no batch axis in either case.
     """
     if jax.tree.leaves(particles)[0].shape[0] > 1:
-        return jax.vmap(function)(particles)
+        return jax.vmap(function)(particles) if batch else jax.lax.map(function, particles)
     return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], particles)))

@@ -101,6 +101,7 @@ objective:
     volume_rows: 4
     volume_every: 2
     chains: 2
+    asked_chains: null
     leapfrog_steps: 1
     step_size: 0.05
     target_accept: 0.6

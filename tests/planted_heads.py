@@ -116,7 +116,8 @@ def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace")
         log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, multiplier, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
-        phases=PhaseSettings(kind, 0.01, 1, 8, 4, 0.1, 0.7, True, 10**6, "none", 10, 1),  # type: ignore[arg-type]
+        phases=PhaseSettings(kind, 0.01, 1, 8, 4, 0.1, 0.7, True, 10**6, "none", 10, 1, 8),  # type: ignore[arg-type]
+        batch_particles=True,
     )
     counts = Counts(TRUSTED, UNTRUSTED, 2 * WORLD, TRUSTED)
     predictor = ToyPredictor(readout)

@@ -381,6 +381,16 @@ def test_the_control_variate_needs_an_even_number_of_chains(plain):
         "the other: it needs an even number, not 7; change one of them"
     )
     assert "cg_steps: out of range" in message(plain, *chains, "objective.phases.cg_steps=0")
+    some = message(plain, *chains, "objective.phases.chains=6", "objective.phases.asked_chains=2")
+    assert "newton_stein corrects the mean over all 6 chains: set it to null, not to 2" in some
+
+
+def test_chains_that_are_asked_in_turn_all_have_their_turns(plain):
+    chains = ("objective.phases.kind=chains", "objective.phases.chains=6")
+    assert load_config(plain, [*chains, "objective.phases.asked_chains=3"]).config.objective.phases.asked_chains == 3
+    for asked in (4, 12):
+        told = message(plain, *chains, f"objective.phases.asked_chains={asked}")
+        assert f"has to divide objective.phases.chains, 6, for all chains to have their turns; it is {asked}" in told
 
 
 def test_lines_of_a_small_file_by_hand(tmp_path):

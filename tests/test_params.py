@@ -129,9 +129,10 @@ def test_whiten_is_the_inverse_of_resample_with_one_stddev_a_group():
     assert whitened == pytest.approx(float(squared_norm(u["trunk"])), rel=1e-4)
 
 
+@pytest.mark.parametrize("batch", [True, False])
 @pytest.mark.parametrize("particles", [1, 3])
-def test_over_particles_stacks_one_result_for_each(particles):
+def test_over_particles_stacks_one_result_for_each(particles, batch):
     leaf = jnp.arange(particles * 4.0).reshape(particles, 4)
-    result = over_particles(lambda u: {"sum": jnp.sum(u["x"]), "twice": 2 * u["x"]}, {"x": leaf})
+    result = over_particles(lambda u: {"sum": jnp.sum(u["x"]), "twice": 2 * u["x"]}, {"x": leaf}, batch)
     np.testing.assert_array_equal(result["sum"], leaf.sum(axis=1))
     np.testing.assert_array_equal(result["twice"], 2 * leaf)

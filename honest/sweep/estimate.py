@@ -61,7 +61,10 @@ def rows_per_step(run: Run) -> float:
     if phases.kind == "chains":
         whole = whole_rows(run.task, config.objective.consistency.population)
         moved = whole if phases.adjusted else (sets + 1) * config.stages.prior.batch_rows
-        rows += phases.chains * (phases.leapfrog_steps + 1) * moved
+        gradients = phases.leapfrog_steps + (1 if phases.adjusted else 0)
+        rows += phases.chains * gradients * moved / phases.move_every
+        asked = phases.chains if phases.asked_chains is None else phases.asked_chains
+        rows += asked * (sets + 1) * config.stages.prior.batch_rows / 3  # forward alone
     return rows
 
 

@@ -16,15 +16,16 @@ import optax
 
 from honest.objective.consistency import consistency_nats, violation_rate, whole_violation
 from honest.objective.data_loss import data_nats, whole_data_nats
-from honest.objective.log_partition.moves import LogWeight, hamiltonian_move
+from honest.objective.log_partition.moves import LogWeight, Move, hamiltonian_move, unmeasured_move
 from honest.objective.parameter_prior import Gaussian
 from honest.objective.predictions import RowSets, predict
-from honest.params import Params, Tree, resample
+from honest.params import Params, Tree, over_particles, resample
 from honest.train.spec import PriorSpec, StageSpec
 from honest.train.state import Held, PhaseState
 from honest.units import Quantity, disagreement, nat
 
 ADAPTATION_POWER = 0.6  # Robbins–Monro gain of the log step size: (1 + step)^−0.6, which vanishes
+MEASURED_EVERY = 8  # of unadjusted moves: one of so many takes the gradient more that tells its energy error
 
 
 def centre(prior: PriorSpec, params: Params, held: Held) -> Params:
@@ -99,22 +100,40 @@ def mode_step(phase: PhaseState, gradient: Tree, optimizer: optax.GradientTransf
     return phase._replace(whitened=optax.apply_updates(phase.whitened, updates), optimizer=state)
 
 
+def asked(whitened: Tree, prior: PriorSpec, step: jax.Array) -> Tree:
+    """The chains that stage one asks in this step, (asked_chains, …): neighbours, which take turns."""
+    chains, some = prior.phases.chains, prior.phases.asked_chains
+    if some == chains:
+        return whitened
+    first = step % (chains // some) * some
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, some), whitened)
+
+
 def chain_step(phase: PhaseState, key: jax.Array, target: LogWeight, step: jax.Array, prior: PriorSpec) -> PhaseState:
-    """One move of every chain, with its key taken by chain index, and a vanishing adaptation of its step size."""
+    """One move of every chain, with its key taken by chain index, and a vanishing adaptation of its step size.
+
+    step: the number of the step after this one. Unadjusted chains keep the acceptance that was measured last.
+    """
     settings = prior.phases
     chains = phase.log_step.shape[0]
     keys_C = jax.vmap(lambda index: jax.random.fold_in(key, index))(jnp.arange(chains))
+    measured = jnp.ones((), bool) if settings.adjusted else (step - 1) // settings.move_every % MEASURED_EVERY == 0
 
-    def move(chain_key: jax.Array, u: Tree, log_step: jax.Array):
-        return hamiltonian_move(chain_key, u, target, jnp.exp(log_step), settings.leapfrog_steps, settings.adjusted)
+    def move(chain: tuple[jax.Array, Tree, jax.Array]) -> Move:
+        chain_key, u, log_step = chain
+        arguments = (chain_key, u, target, jnp.exp(log_step), settings.leapfrog_steps)
+        if settings.adjusted:
+            return hamiltonian_move(*arguments, adjusted=True)
+        return jax.lax.cond(
+            measured, lambda: hamiltonian_move(*arguments, adjusted=False), lambda: unmeasured_move(*arguments)
+        )
 
-    moved = jax.vmap(move)(keys_C, phase.whitened, phase.log_step)
+    moved = over_particles(move, (keys_C, phase.whitened, phase.log_step), prior.batch_particles)
     if settings.adjusted:
         gain = (1.0 + step.astype(phase.log_step.dtype)) ** -ADAPTATION_POWER
         # 0 is one radian: beyond it a rotation brings nothing more.
         log_step = jnp.minimum(phase.log_step + gain * (moved.acceptance - settings.target_accept), jnp.zeros(()))
     else:
         log_step = phase.log_step
-    return phase._replace(
-        whitened=moved.position, log_step=log_step, acceptance=moved.acceptance, accepted=moved.accepted
-    )
+    acceptance = jnp.where(measured, moved.acceptance, phase.acceptance)
+    return phase._replace(whitened=moved.position, log_step=log_step, acceptance=acceptance, accepted=moved.accepted)

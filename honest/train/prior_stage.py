@@ -14,7 +14,7 @@ from honest.data.batch import Pairs, Task
 from honest.data.loader import to_device
 from honest.objective.log_partition.volume import choose_volume_rows
 from honest.objective.predictions import Counts, RowSets, size
-from honest.params import Params, whiten
+from honest.params import Params, batched, whiten
 from honest.train import families, phases
 from honest.train import multiplier as multipliers
 from honest.train.predictor import TokenPredictor
@@ -62,7 +62,9 @@ def prior_spec(config: RunConfig) -> PriorSpec:
             control_variate=settings.control_variate,
             cg_steps=settings.cg_steps,
             move_every=settings.move_every,
+            asked_chains=settings.chains if settings.asked_chains is None else settings.asked_chains,
         ),
+        batch_particles=batched(),
     )
 
 

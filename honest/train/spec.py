@@ -25,6 +25,7 @@ class PhaseSettings:
     """How both phases are followed (always alike). learning_rate and step_size are in whitened units.
 
     control_variate, cg_steps: of chains' part in stage one's gradient; `newton_stein` needs an even number of chains.
+    asked_chains: how many of the chains stage one asks in a step; they take turns, and it divides `chains`.
     """
 
     kind: Literal["points", "laplace", "chains"]
@@ -39,6 +40,7 @@ class PhaseSettings:
     control_variate: Literal["none", "newton_stein"]
     cg_steps: int
     move_every: int
+    asked_chains: int
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class PriorSpec:
     """The part of the objective beyond the data. The priors' families and scales are in `Held`: they are traced.
 
     log_partition: whether −log Z is part of the objective (without it, a contrast, stage one climbs log Z_D alone).
+    batch_particles: whether a phase's particles are computed in one batch, or in turn (`honest.params.batched`).
     """
 
     staging: Literal["heads_then_trunk", "all"]
@@ -53,6 +56,7 @@ class PriorSpec:
     divergence: str
     multiplier: MultiplierRule
     phases: PhaseSettings
+    batch_particles: bool
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -167,7 +167,10 @@ class Spread:
             predictor = OverMesh(predictor, self.mesh, gather=self.strategy == "fsdp")
         if self.micro_batches > 1:
             predictor = InParts(predictor, self.micro_batches)
-        return replace(spec, predictor=predictor)
+        prior = spec.prior
+        if prior is not None and self.splits_chains(spec):
+            prior = replace(prior, batch_particles=True)  # taken in turn, they would not be on all devices at once
+        return replace(spec, predictor=predictor, prior=prior)
 
     def splits_chains(self, spec: StageSpec) -> bool:
         """Whether devices share the chains out, instead of the rows."""

@@ -74,7 +74,7 @@ def differentiate(spec: StageSpec, state: TrainState, batch: RowSets) -> tuple[Q
         if spec.prior.log_partition:
             positions[NEGATIVE] = state.prior.negative.whitened
         if spec.prior.phases.kind == "chains":
-            chains = positions
+            chains = {name: phases.asked(whitened, spec.prior, state.step) for name, whitened in positions.items()}
         else:
             variables |= positions
 
@@ -142,6 +142,7 @@ def move_phases(
     """Both phases move once: modes down their energies, chains at the new θ1 and this step's λ.
 
     Chains move in steps 0, k, 2k …, k = move_every, counted as for `volume_every`; `state` is the next step's already.
+    Unadjusted moves have their energy errors measured in one move of so many (`phases.chain_step`).
     Without −log Z in the objective the negative phase has no part, and stays.
     """
     assert state.prior is not None

@@ -78,7 +78,7 @@ def prior_terms(
         predictions = predict(spec.predictor, resample(c, u, phases.metric(held), params), agreement)
         return violation_rate(predictions, prior.divergence), Quantity(whitened_energy(u), nat)
 
-    data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE])
+    data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE], prior.batch_particles)
     average = lambda tree: {group: mean(quantity, per=one) for group, quantity in tree.items()}  # noqa: E731
     violation = mean(violation_C, per=one)
     new_multiplier, weight = multipliers.update(
@@ -88,7 +88,7 @@ def prior_terms(
     agreement_cost = consistency_nats(exchange, violation, spec.counts.consistency)
     negative_energy = Quantity(0.0, nat)
     if prior.log_partition:
-        negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE])
+        negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE], prior.batch_particles)
         negative_cost = consistency_nats(exchange, mean(negative_violation_C, per=one), spec.counts.consistency)
         negative_energy = negative_cost + mean(distance_C, per=one)
     terms = ObjectiveTerms(

@@ -3,7 +3,7 @@
 Members that differ in numbers alone (seeds, σ, λ0, ε, learning rates) have the same program but for these numbers,
 which are traced. Their states are joined leaf by leaf along a leading axis M; the step is common to all. On an
 accelerator the members' steps are one step with a batch axis (`vmap`). On a CPU they are taken in turn inside the
-program (`lax.map`): batched matrix products cost a CPU more than one after another (notes/performance.md).
+program (`lax.map`); see `honest.params.batched`.
 
 One member alone is not joined at all: its state is its state, and its program is the plain one.
 """
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from honest.errors import UserError
+from honest.params import batched
 from honest.train.spec import Numbers
 from honest.train.stage import Stage
 from honest.train.state import TrainState
@@ -104,11 +105,6 @@ def rows_of(stages: Sequence[Stage]) -> tuple[Any, Any]:
     if len(stages) == 1:
         return stages[0].sets, stages[0].volume
     return together([stage.sets for stage in stages]), together([stage.volume for stage in stages])
-
-
-def batched() -> bool:
-    """Whether members' steps are one step with a batch axis, rather than taken in turn."""
-    return jax.default_backend() != "cpu"
 
 
 def over_members(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from honest.objective.log_partition.moves import hamiltonian_move, normal_like, whitened_energy
+from honest.objective.log_partition.moves import hamiltonian_move, normal_like, unmeasured_move, whitened_energy
 
 STIFFNESS, CENTRE = np.array([0.5, 4.0, 30.0]), np.array([1.0, -2.0, 0.5])
 CHAINS = 4000
@@ -99,6 +100,38 @@ def test_unadjusted_moves_are_always_taken():
     moved = move(jax.random.key(0), start, lambda u: -1e4 * jnp.sum(u**2), jnp.float32(1.0), 3, False)
     assert bool(moved.accepted)
     assert float(moved.acceptance) == 0.0
+    assert (np.asarray(moved.position) != 0).all()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_move_that_is_not_measured_ends_in_the_same_place_with_a_gradient_less(steps):
+    key, start = jax.random.key(5), split(jnp.array([[0.3, -1.2, 0.7]]))
+    start = jax.tree.map(lambda leaf: leaf[0], start)
+    measured = move(key, start, gaussian_weight, jnp.float32(0.2), steps, False)
+    quick = jax.jit(unmeasured_move, static_argnums=(2, 4))(key, start, gaussian_weight, jnp.float32(0.2), steps)
+    chex.assert_trees_all_close(quick.position, measured.position, rtol=1e-5)
+    assert bool(quick.accepted)
+    assert np.isnan(quick.acceptance)
+    counted = []
+
+    def counting(u):
+        jax.debug.callback(lambda: counted.append(1))
+        return gaussian_weight(u)
+
+    for moved in (unmeasured_move, partial(hamiltonian_move, adjusted=False)):
+        jax.block_until_ready(moved(key, start, counting, jnp.float32(0.2), steps))
+        jax.effects_barrier()
+        counted.append(0)
+    assert counted == [1] * steps + [0] + [1] * (steps + 1) + [0]
+
+
+def test_a_place_without_a_finite_gradient_is_left_by_the_rotation():
+    """√ has an infinite derivative at 0: nothing is kicked, and cos h · 0 + sin h · p is somewhere else."""
+    key, start = jax.random.key(5), jnp.zeros(4)
+    moved = unmeasured_move(key, start, lambda u: -jnp.sum(jnp.sqrt(jnp.abs(u))), jnp.float32(0.2), 1)
+    assert not bool(moved.accepted)
+    free = unmeasured_move(key, start, lambda u: 0.0 * jnp.sum(u), jnp.float32(0.2), 1)
+    np.testing.assert_array_equal(moved.position, free.position)
     assert (np.asarray(moved.position) != 0).all()
 
 

@@ -285,8 +285,8 @@ def test_log_z_d_is_sampled_with_the_data():
     x_B = jnp.array([1.0, -2.0, 0.5, 3.0, -1.0, 2.0])
     rows = Rows(x_B[:, None], jnp.array([0, 1, 0, 1, 0, 0]), jnp.full((6, 1, 2), -1))
     rule = MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, 0.9, 0)
-    settings = PhaseSettings("points", 0.1, 1, 1, 1, 0.1, 0.8, True, 6, "none", 1, 1)
-    prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", rule, settings)
+    settings = PhaseSettings("points", 0.1, 1, 1, 1, 0.1, 0.8, True, 6, "none", 1, 1, 1)
+    prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", rule, settings, False)
     spec = StageSpec("one weight", OneWeight(), HEADS, Counts(6, 0, 0, 6), 1, optax.identity(), prior, None)
     heads = {"intended_head": {"w": jnp.array(2.0)}, "instrumental_head": {"w": jnp.array(-1.0)}}
     centre = {"trunk": {"t": jnp.array(1.0)}}

@@ -253,7 +253,7 @@ def prior_terms(
         predictions = predict(spec.predictor, resample(c, u, held, params), agreement)
         return violation_rate(predictions, prior.divergence), whitened_energy(u)
 
-    data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE])
+    data_C, second_C, violation_C = over_particles(positive, variables[POSITIVE], prior.batch_particles)
     violation = jnp.mean(violation_C)
     new_multiplier, weight = multipliers.update(prior.multiplier, multiplier, violation, state.step)
     exchange = stop_gradient(weight)
@@ -261,7 +261,7 @@ def prior_terms(
     agreement_cost = agreement_nats(violation)
     negative_energy: jax.Array | float = 0.0
     if prior.log_partition:
-        negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE])
+        negative_violation_C, distance_C = over_particles(negative, variables[NEGATIVE], prior.batch_particles)
         negative_cost = agreement_nats(jnp.mean(negative_violation_C))
         negative_energy = negative_cost + jnp.mean(distance_C)
     stages = (("first", prior.trained, priors.first), ("second", prior.resampled, priors.second))

@@ -65,7 +65,8 @@ def problem(
         log_partition=True,
         divergence="jensen_shannon",
         multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
-        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3, 1),  # type: ignore[arg-type]
+        phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3, 1, chains),  # type: ignore[arg-type]
+        batch_particles=True,
     )
     counts = Counts(ROWS if data else 0, ROWS if data else 0, 0, ROWS)
     predictor = ToyPredictor(jnp.zeros((HIDDEN, 2)))
@@ -234,3 +235,52 @@ def test_chains_move_in_every_so_many_th_step_alone():
             assert before.prior.multiplier.value != after.prior.multiplier.value
     first = [moves[every][1].prior.positive.whitened for every in (1, 4)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), *first)
+
+
+def test_chains_that_are_asked_in_turn_give_the_mean_over_all_of_them_in_a_cycle():
+    """At a fixed state and λ: stage one's gradient is linear in the chains."""
+    spec, state, inputs = problem("chains", "all", data=True, chains=6)
+    assert spec.prior is not None
+
+    def gradient(asked: int):
+        prior = replace(spec.prior, phases=replace(spec.prior.phases, asked_chains=asked))
+        asking = replace(spec, prior=prior)
+        return jax.jit(lambda step: differentiate(asking, state._replace(step=step), inputs.batch)[2])
+
+    asked_two = gradient(2)
+    by_step = [asked_two(step) for step in range(6)]
+    mean = jax.tree.map(lambda *leaves: sum(leaves) / 3, *by_step[:3])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), mean, gradient(6)(0))
+    jax.tree.map(np.testing.assert_array_equal, by_step[:3], by_step[3:])  # then they take turns again
+    assert not np.allclose(by_step[0]["intended_head"]["w"], by_step[1]["intended_head"]["w"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("adjusted", [True, False])
+def test_chains_in_one_batch_and_in_turn_are_the_same(adjusted):
+    ends = []
+    for batch in (True, False):
+        spec, state, inputs = problem("chains", "heads_then_trunk", data=True, chains=3)
+        assert spec.prior is not None
+        settings = replace(spec.prior.phases, adjusted=adjusted)
+        spec = replace(spec, prior=replace(spec.prior, phases=settings, batch_particles=batch))
+        step = jax.jit(lambda s, spec=spec, inputs=inputs: train_step(spec, optax.identity(), s, inputs)[0])
+        for _ in range(5):
+            state = step(state)
+        ends.append((state.params, state.prior))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), *ends)
+
+
+def test_unadjusted_chains_report_the_acceptance_of_every_eighth_move():
+    spec, state, inputs = problem("chains", "heads_then_trunk", data=True, chains=2)
+    assert spec.prior is not None
+    settings = replace(spec.prior.phases, adjusted=False, move_every=2)
+    spec = replace(spec, prior=replace(spec.prior, phases=settings))
+    step = jax.jit(lambda s: train_step(spec, optax.identity(), s, inputs)[0])
+    reported = []
+    for _ in range(18):
+        state = step(state)
+        reported.append(tuple(np.asarray(state.prior.positive.acceptance)))
+    # Moves 0 and 8 are those of steps 0 and 16.
+    assert len(set(reported[:16])) == len(set(reported[16:])) == 1
+    assert reported[0] != reported[16]
+    assert all(0 < acceptance <= 1 for acceptance in reported[0] + reported[16])

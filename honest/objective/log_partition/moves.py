@@ -23,7 +23,7 @@ LogWeight = Callable[[Tree], jax.Array]  # u -> w(u) in nat, a bare scalar
 class Move(NamedTuple):
     position: Tree
     accepted: jax.Array  # bool; for unadjusted moves False only where the trajectory diverged
-    acceptance: jax.Array  # min(1, exp(−ΔH)), 0 where the trajectory diverged
+    acceptance: jax.Array  # min(1, exp(−ΔH)), 0 where the trajectory diverged; NaN where it was not measured
 
 
 def normal_like(key: jax.Array, tree: Tree) -> Tree:
@@ -35,6 +35,11 @@ def normal_like(key: jax.Array, tree: Tree) -> Tree:
 
 def _axpy(a: jax.Array | float, x: Tree, b: jax.Array | float, y: Tree) -> Tree:
     return jax.tree.map(lambda x, y: a * x + b * y, x, y)
+
+
+def _rotated(u: Tree, p: Tree, angle: jax.Array) -> tuple[Tree, Tree]:
+    """The flow of ½|u|² + ½|p|² for `angle` radians."""
+    return _axpy(jnp.cos(angle), u, jnp.sin(angle), p), _axpy(jnp.cos(angle), p, -jnp.sin(angle), u)
 
 
 def split_leapfrog(
@@ -55,10 +60,7 @@ def split_leapfrog(
         return kicked, 0.25 * angle * beta * dot(grad, _axpy(1.0, p, 1.0, kicked))  # ½|p|² after minus before
 
     p, first_work = kick(p, grad)
-    u, p = (
-        _axpy(jnp.cos(angle), u, jnp.sin(angle), p),
-        _axpy(jnp.cos(angle), p, -jnp.sin(angle), u),
-    )
+    u, p = _rotated(u, p, angle)
     weight, grad = value_and_grad(u)
     p, second_work = kick(p, grad)
     return u, p, weight, grad, first_work + second_work
@@ -72,9 +74,7 @@ def hamiltonian_move(
     position: tree of whitened coordinates. step_size: radians of rotation a step (below 2). With `adjusted` the
     target exp(w) N(0, I) is left exactly invariant; without it every move is taken and the bias is of order step².
     """
-    momentum_key, jitter_key, accept_key = jax.random.split(key, 3)
-    momentum = normal_like(momentum_key, position)
-    angle = step_size * jax.random.uniform(jitter_key, (), minval=0.8, maxval=1.2, dtype=step_size.dtype)
+    momentum, angle, accept_key = _drawn(key, position, step_size)
     value_and_grad = jax.value_and_grad(log_weight)
     start_weight, start_grad = value_and_grad(position)
 
@@ -95,6 +95,37 @@ def hamiltonian_move(
         accepted = jnp.isfinite(gained)  # a diverged trajectory would be NaN for ever
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, position)
     return Move(kept, accepted, acceptance)
+
+
+def unmeasured_move(key: jax.Array, position: Tree, log_weight: LogWeight, step_size: jax.Array, steps: int) -> Move:
+    """The unadjusted `hamiltonian_move` without its last gradient: `steps` of them in place of `steps` + 1.
+
+    The last half kick changes nothing but a momentum that is thrown away, so the position is the same one. What is
+    missed is the energy error: acceptance is NaN. A gradient that is not finite kicks nothing (accepted is False then),
+    so that such a place is left by the rotation.
+    """
+    momentum, angle, _ = _drawn(key, position, step_size)
+    gradient_of = jax.grad(log_weight)
+
+    def leapfrog(carry: tuple, halves: jax.Array) -> tuple[tuple, jax.Array]:
+        u, p = carry
+        grad = gradient_of(u)
+        finite = jnp.isfinite(squared_norm(grad))
+        kicked = _axpy(1.0, p, 0.5 * halves * angle, grad)
+        p = jax.tree.map(lambda new, old: jnp.where(finite, new, old), kicked, p)
+        return _rotated(u, p, angle), finite
+
+    # Between two steps, the half kicks of both are one.
+    halves_T = jnp.full(steps, 2.0, angle.dtype).at[0].set(1.0)
+    (end, _), finite_T = jax.lax.scan(leapfrog, (position, momentum), halves_T)
+    return Move(end, jnp.all(finite_T), jnp.full((), jnp.nan, angle.dtype))
+
+
+def _drawn(key: jax.Array, position: Tree, step_size: jax.Array) -> tuple[Tree, jax.Array, jax.Array]:
+    """A fresh momentum, the step size jittered by ±20 %, and the key of the decision."""
+    momentum_key, jitter_key, accept_key = jax.random.split(key, 3)
+    angle = step_size * jax.random.uniform(jitter_key, (), minval=0.8, maxval=1.2, dtype=step_size.dtype)
+    return normal_like(momentum_key, position), angle, accept_key
 
 
 def whitened_energy(position: Tree) -> jax.Array:
