@@ -2,7 +2,7 @@
 
 A strategy is how a predictor shares the rows that it is asked about out to the devices, and how the state lies on them.
 The train step stays one pure function: losses, the multiplier, priors, penalties and accept decisions are computed from
-the logits of the whole batch, exactly as on one device.
+the logits of the whole batch, exactly as on one device; a loss that is a sum over rows also from those of its parts.
 
     auto   jit over a mesh; the rows of each call are split over its axis `data`, and XLA adds up what they contribute.
     fsdp   as auto, and the state is split, too: every tensor along one of its axes, gathered where it is used
