@@ -49,7 +49,7 @@ def added_up(
     than `parts` has as many parts as rows.
     """
     present = {name: rows for name, rows in batch._asdict().items() if rows is not None}
-    parts = min(parts, max(size(rows) for rows in present.values()))
+    parts = min(parts, max((size(rows) for rows in present.values()), default=1))
     if parts == 1:
         return of_rows(batch, WHOLE)
     dealt = {name: deal(rows, parts) for name, rows in present.items()}
