@@ -78,7 +78,6 @@ def problem(sets: RowSets, trained: tuple[str, ...], micro_batches: int) -> tupl
 @pytest.mark.parametrize(
     ("stage", "trained", "parts"),
     [
-        ("two heads", ("trunk", *HEADS), 3),
         ("two heads", ("trunk", *HEADS), 8),
         ("single head", HEADS[:1], 3),
         ("trunk", ("trunk",), 64),
