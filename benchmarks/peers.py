@@ -102,8 +102,8 @@ class Decoder(nnx.Module):
         return self.readout(self.norm(x_BxLxD))
 
 
-def flax_decoder(shape: Shape) -> Callable[[], Any]:
-    """The decoder's step as one jitted program that donates its state."""
+def flax_decoder(shape: Shape, parts: int) -> Callable[[], Any]:
+    """The decoder's step as one jitted program that donates its state. parts: of a batch, their gradients added up."""
     graph, params = nnx.split(Decoder(shape, nnx.Rngs(0)))
     optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY))
     tokens = jnp.asarray(tokens_BxL(shape))
@@ -112,8 +112,20 @@ def flax_decoder(shape: Shape) -> Callable[[], Any]:
         logits = nnx.merge(graph, params)(tokens_BxL)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], tokens_BxL[:, 1:]))
 
+    def of_parts(params: Any, tokens_BxL: jax.Array) -> tuple:
+        if parts == 1:
+            return jax.value_and_grad(loss)(params, tokens_BxL)
+
+        def add(total: Any, part_BxL: jax.Array) -> tuple:
+            value, gradient = jax.value_and_grad(loss)(params, part_BxL)
+            return jax.tree.map(jnp.add, total, gradient), value
+
+        zero = jax.tree.map(jnp.zeros_like, params)
+        total, values = jax.lax.scan(add, zero, tokens_BxL.reshape(parts, -1, shape.length))
+        return jnp.mean(values), jax.tree.map(lambda leaf: leaf / parts, total)
+
     def train_step(params: Any, state: Any, tokens_BxL: jax.Array) -> tuple:
-        value, gradient = jax.value_and_grad(loss)(params, tokens_BxL)
+        value, gradient = of_parts(params, tokens_BxL)
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, value
 

@@ -1,6 +1,7 @@
 """The steps that throughput.py measures: the shipped `train_step` on synthetic rows of a given shape.
 
 single head   the `trunk` stage: maximum likelihood of the next token at every position, B rows of world data
+k parts       with `compute.micro_batches: k`
 two heads     the data terms of all three groups (`terms.data_terms`): B/2 rows of world data, B/4 trusted rows that
               the intended head explains and B/4 untrusted rows that the instrumental head explains: B rows in all,
               so that the ratio is what a row costs with two heads against what it costs with none
@@ -31,7 +32,9 @@ from honest.train import optimizer as optimizers
 from honest.train import phases
 from honest.train.multiplier import MultiplierRule
 from honest.train.predictor import TokenPredictor
+from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
+from honest.train.spread import Spread
 from honest.train.state import Held, PriorState, TrainState, VolumeState
 from honest.train.step import Inputs, train_step
 from tests.priors import gaussian_priors
@@ -114,10 +117,13 @@ def stage(name: str, model: Model, trained: tuple[str, ...], sets: RowSets, prio
     )
 
 
-def prepare(spec: StageSpec, params: Params, held: Held, prior: PriorState | None, inputs: Inputs) -> Prepared:
-    """Compiles the step for this state; modes are followed by Adam."""
+def prepare(
+    spec: StageSpec, compute: ComputeConfig, params: Params, held: Held, prior: PriorState | None, inputs: Inputs
+) -> Prepared:
+    """Compiles the step for this state on one device, as the loop does; modes are followed by Adam."""
     import time
 
+    spec = Spread("auto", make_mesh(1), compute.micro_batches).spec(spec)
     trained = {group: params[group] for group in spec.trained}
     state = TrainState(jnp.zeros((), jnp.int32), jax.random.key(1), trained, spec.optimizer.init(trained), held, prior)
     state = jax.tree.map(jnp.copy, state)  # no two leaves may share a buffer: the step donates them
@@ -141,7 +147,7 @@ def single_head(shape: Shape, compute: ComputeConfig) -> Prepared:
     sets = RowSets(None, None, make_rows(shape, shape.rows, 0, labelled=False), None)
     spec = stage("trunk", model, ("trunk",), sets, None)
     held = Held({}, {head: params[head] for head in HEADS}, None)
-    return prepare(spec, params, held, None, Inputs(sets, sets, None))
+    return prepare(spec, compute, params, held, None, Inputs(sets, sets, None))
 
 
 def data_step(shape: Shape, compute: ComputeConfig, world: int, trusted: int, untrusted: int) -> Prepared:
@@ -155,7 +161,7 @@ def data_step(shape: Shape, compute: ComputeConfig, world: int, trusted: int, un
         None,
     )
     spec = stage("two_heads", model, GROUPS, sets, None)
-    return prepare(spec, params, Held({}, {}, None), None, Inputs(sets, sets, None))
+    return prepare(spec, compute, params, Held({}, {}, None), None, Inputs(sets, sets, None))
 
 
 def full_step(
@@ -185,4 +191,4 @@ def full_step(
         many = RowSets(*(make_rows(shape, volume_rows, i, labelled=i < 2) for i in range(4)))
         chosen = choose_volume_rows(many, volume_rows, 0)
     state = PriorState(phase, phase, multipliers.init(prior.multiplier, jnp.dtype(jnp.float32)), volume)
-    return prepare(spec, params, held, state, Inputs(sets, sets, chosen))
+    return prepare(spec, compute, params, held, state, Inputs(sets, sets, chosen))

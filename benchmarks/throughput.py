@@ -5,9 +5,10 @@
 
 Sections (the steps are defined in steps.py, the peers in peers.py):
 
-    peers      our single-head step against GPT-2 in PyTorch eager and a plain Flax decoder, three CPU shapes: how many
-               times as many tokens/s as the peer
-    heads      a step with two heads against the single-head step, the same shapes: time ratio
+    peers      our single-head step, on a CPU also with its batch in 8 parts, against GPT-2 in PyTorch eager and a plain
+               Flax decoder (which is given parts, too), three CPU shapes: how many times as many tokens/s as the peer
+    heads      a step with two heads against the single-head step, the same shapes: time ratio; on a CPU both also in
+               8 parts
     log_z      the full objective against the data terms alone: `points`, `laplace` by the volume's rows of each of its
                four sets (refreshed in every fourth step), `chains` by number, by how many stage one asks, and by
                `move_every`: time ratio, of four steps in a row
@@ -49,6 +50,7 @@ from honest.run import set_precision
 
 CPU_SHAPES = (Shape(256, 32, 128, 4, 4, 64), Shape(32, 128, 256, 8, 6, 256), Shape(64, 64, 64, 4, 2, 32))
 GPU_SHAPE = Shape(64, 512, 768, 12, 12, 32768)
+PARTS = 8  # of a batch
 EVERY = 4  # steps between refreshes of the Laplace volume, and between moves of the chains that rest
 WARM_UP = 2
 Steps = dict[str, Callable[[], Any]]
@@ -102,23 +104,35 @@ def several(step: Callable[[], Any], count: int) -> Callable[[], Any]:
 def peers_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
     bfloat16 = compute.dtype == "bfloat16"
     steps: Steps = {"single head": single_head(shape, compute).step}
+    bases = ["single head"]
     if not bfloat16:
-        steps["plain Flax decoder"] = peers.flax_decoder(shape)
+        bases.append(f"single head, {PARTS} parts")
+        steps[bases[1]] = single_head(shape, in_parts(compute)).step
+        steps["plain Flax decoder"] = peers.flax_decoder(shape, 1)
+        steps[f"plain Flax decoder, {PARTS} parts"] = peers.flax_decoder(shape, PARTS)
     if peers.has_torch():
         steps["GPT-2, PyTorch eager"] = peers.torch_gpt2(shape, bfloat16)
     else:
         print(f"  {peers.MISSING}")
-    table(take_turns(steps, repeats, deadline), "single head", shape.tokens, speed=True)
+    found = take_turns(steps, repeats, deadline)
+    for base in bases:
+        table(found, base, shape.tokens, speed=True)
+
+
+def in_parts(compute: ComputeConfig) -> ComputeConfig:
+    return compute.model_copy(update={"micro_batches": PARTS})
 
 
 def heads_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
     rows = shape.rows
-    steps: Steps = {
-        "single head": single_head(shape, compute).step,
-        "two heads": data_step(shape, compute, rows // 2, rows // 4, rows // 4).step,
-        "two heads on top": data_step(shape, compute, rows, rows // 2, rows // 2).step,
-    }
-    table(take_turns(steps, repeats, deadline), "single head", shape.tokens, speed=False)
+    ways = {"": compute} if compute.dtype == "bfloat16" else {"": compute, f", {PARTS} parts": in_parts(compute)}
+    for suffix, way in ways.items():
+        steps: Steps = {
+            f"single head{suffix}": single_head(shape, way).step,
+            f"two heads{suffix}": data_step(shape, way, rows // 2, rows // 4, rows // 4).step,
+            f"two heads on top{suffix}": data_step(shape, way, rows, rows // 2, rows // 2).step,
+        }
+        table(take_turns(steps, repeats, deadline), f"single head{suffix}", shape.tokens, speed=False)
 
 
 def full_steps(shape: Shape, compute: ComputeConfig) -> dict[str, Callable[[], Prepared]]:

@@ -10,9 +10,20 @@ import jax
 import jax.numpy as jnp
 
 from honest.data.batch import ACCEPT
-from honest.objective.predictions import Counts, Predictions, Predictor, Rows, RowSets, sum_over_rows
+from honest.objective.predictions import (
+    WHOLE,
+    Counts,
+    Part,
+    Predictions,
+    Predictor,
+    Rows,
+    RowSets,
+    Share,
+    size,
+    sum_over_rows,
+)
 from honest.params import Params
-from honest.units import Quantity, example, mean, nat, term, token, total
+from honest.units import Quantity, Unit, example, mean, nat, term, token, total
 
 
 def label_nll(logits_BxK: jax.Array, label_B: jax.Array) -> Quantity:
@@ -46,34 +57,59 @@ def world_nll(logits_BxLxTxV: jax.Array, targets_BxLxT: jax.Array) -> Quantity:
     return Quantity(jnp.where(targets_BxLxT >= 0, nll_BxLxT, 0.0), nat)
 
 
-def data_nats(predictions: Predictions, sets: RowSets, counts: Counts) -> dict[str, Quantity]:
+def batch_rate(nll: Quantity, per: Unit, where: jax.Array | None, share: Share | None) -> Quantity:
+    """Mean of `nll`, leading axis B, over the batch where `where` holds, in nat/per; of a part, its share of that mean.
+
+    Parts' shares add up to the whole batch's mean: they are divided by the whole batch's number of labels.
+    """
+    if share is None:
+        return mean(nll, per=per, where=where)
+    real = share.real_B.reshape(-1, *(1 for _ in nll.shape[1:]))
+    return total(nll, where=real if where is None else where & real) / Quantity(share.labels, per)
+
+
+def data_nats(predictions: Predictions, sets: RowSets, counts: Counts, part: Part = WHOLE) -> dict[str, Quantity]:
     """Whole-set negative log-likelihoods by the group that pays, in nat, estimated from the rows of `sets`.
 
     N · mean: example · nat/example for labels, token · nat/token for world data. Where `sets` holds the whole
-    populations this is the exact sum.
+    populations this is the exact sum. part: what `sets` is of its batch; the parts' estimates add up to the batch's.
     """
     nats: dict[str, Quantity] = {}
     if sets.trusted is not None and predictions.trusted is not None:
         with term("data.intended_head"):
             nll_B = label_nll(predictions.trusted.intended_BxK, sets.trusted.label_B)
-            rate = mean(nll_B, per=example, where=sets.trusted.label_B >= 0)
+            rate = batch_rate(nll_B, example, sets.trusted.label_B >= 0, part.trusted)
             nats["intended_head"] = rate * Quantity(counts.trusted, example)
     if sets.untrusted is not None and predictions.untrusted is not None:
         with term("data.instrumental_head"):
             nll_B = label_nll(predictions.untrusted.instrumental_BxK, sets.untrusted.label_B)
-            rate = mean(nll_B, per=example, where=sets.untrusted.label_B >= 0)
+            rate = batch_rate(nll_B, example, sets.untrusted.label_B >= 0, part.untrusted)
             nats["instrumental_head"] = rate * Quantity(counts.untrusted, example)
     if predictions.compared is not None:
         with term("data.comparisons"):
             better, worse = predictions.compared
-            rate = mean(comparison_nll(better.intended_BxK, worse.intended_BxK), per=example)
-            nats["comparisons"] = rate * Quantity(counts.compared, example)
+            nll_B = comparison_nll(better.intended_BxK, worse.intended_BxK)
+            nats["comparisons"] = batch_rate(nll_B, example, None, part.compared) * Quantity(counts.compared, example)
     if sets.world is not None and predictions.world is not None:
         with term("data.trunk"):
             targets_BxLxT = sets.world.world_targets_BxLxT
-            rate = mean(world_nll(predictions.world, targets_BxLxT), per=token, where=targets_BxLxT >= 0)
+            rate = batch_rate(world_nll(predictions.world, targets_BxLxT), token, targets_BxLxT >= 0, part.world)
             nats["trunk"] = rate * Quantity(counts.world_tokens, token)
     return nats
+
+
+def labels_in(sets: RowSets) -> dict[str, jax.Array | int]:
+    """How many labels, world tokens and pairs the rows of `sets` have, by set: what `data_nats` takes means over."""
+    found: dict[str, jax.Array | int] = {}
+    if sets.trusted is not None:
+        found["trusted"] = jnp.sum(sets.trusted.label_B >= 0)
+    if sets.untrusted is not None:
+        found["untrusted"] = jnp.sum(sets.untrusted.label_B >= 0)
+    if sets.world is not None:
+        found["world"] = jnp.sum(sets.world.world_targets_BxLxT >= 0)
+    if sets.compared is not None:
+        found["compared"] = size(sets.compared)
+    return found
 
 
 def whole_data_nats(predictor: Predictor, params: Params, sets: RowSets, chunk: int) -> dict[str, Quantity]:

@@ -70,6 +70,30 @@ class Predictions(NamedTuple):
     compared: tuple[HeadLogits, HeadLogits] | None = None  # of the better and of the worse row
 
 
+class Share(NamedTuple):
+    """What a part of a batch is of the whole batch, for one set of rows.
+
+    real_B: whether a row of the part is one of the batch's; others fill the part up. labels: the whole batch's number
+    of labels, world tokens, or pairs. rows: the whole batch's number of rows.
+    """
+
+    real_B: jax.Array
+    labels: jax.Array | int
+    rows: int
+
+
+class Part(NamedTuple):
+    """The shares of a part's sets. None: the set is not there, or its rows are all of the batch's."""
+
+    trusted: Share | None
+    untrusted: Share | None
+    world: Share | None
+    compared: Share | None
+
+
+WHOLE = Part(None, None, None, None)
+
+
 def size(rows: Rows) -> int:
     return jax.tree.leaves(rows)[0].shape[0]
 

@@ -79,6 +79,7 @@ class StageSpec:
     """examples: what the loss is divided by to be in nat/example. prior None: maximum likelihood of the data term.
 
     penalty: a baseline's loss beyond the data, on the rows in the place of the consistency set; None elsewhere.
+    micro_batches: parts of a batch whose gradients are added up, see `added_up`; of a stage that `adds_up` alone.
     """
 
     name: str
@@ -89,6 +90,15 @@ class StageSpec:
     optimizer: optax.GradientTransformation
     prior: PriorSpec | None
     penalty: Penalty | None
+    micro_batches: int = 1
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss is a sum over rows, once the numbers of labels are known.
+
+        With a prior λ weights the gradient by the whole batch's violation; a penalty is any function of all rows.
+        """
+        return self.prior is None and self.penalty is None
 
 
 class Numbers(NamedTuple):

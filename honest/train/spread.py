@@ -2,7 +2,7 @@
 
 A strategy is how a predictor shares the rows that it is asked about out to the devices, and how the state lies on them.
 The train step stays one pure function: losses, the multiplier, priors, penalties and accept decisions are computed from
-the logits of the whole batch, exactly as on one device.
+the logits of the whole batch, exactly as on one device; a loss that is a sum over rows also from those of its parts.
 
     auto   jit over a mesh; the rows of each call are split over its axis `data`, and XLA adds up what they contribute.
     fsdp   as auto, and the state is split, too: every tensor along one of its axes, gathered where it is used
@@ -28,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from honest.objective.predictions import Predictor, Rows, RowSets, size
 from honest.params import Params, Tree
+from honest.train.micro_batches import collect, deal
 from honest.train.sharding import AXIS, put, shard_rows
 from honest.train.spec import StageSpec
 from honest.train.state import TrainState
@@ -109,11 +110,10 @@ class OverAxis(Asked):
 class InParts(Asked):
     """Rows pass through the network in `parts` equal parts, with one part's activations in memory at a time.
 
-    Backwards, each part is computed again and adds its gradient to the sum. Not the classical sum of the parts' own
-    gradients: the multiplier has to see the whole batch's violation before it weights the gradient, and means over
-    labelled rows and penalties are no sums over parts. The logits of all parts are put together, and the loss is the
-    whole batch's. Rows that do not divide are filled up with the last one; fewer rows than parts are not split. Row r
-    goes to part r mod `parts`, so that rows split over devices stay where they are.
+    Backwards, each part is computed again and adds its gradient to the sum. Not the sum of the parts' own gradients
+    (`added_up`), which needs no second pass: the multiplier has to see the whole batch's violation before it weights
+    the gradient, and penalties are no sums over rows. The logits of all parts are put together, and the loss is the
+    whole batch's. Rows are dealt out as `deal` says; fewer rows than parts are not split.
     """
 
     parts: int
@@ -122,18 +122,8 @@ class InParts(Asked):
         count = size(rows)
         if count < self.parts:
             return call(params, rows)
-        each = -(-count // self.parts)
-        index = jnp.minimum(jnp.arange(each * self.parts), count - 1)
-
-        def dealt(leaf: jax.Array) -> jax.Array:
-            filled = leaf if count == index.shape[0] else leaf[index]
-            return filled.reshape(each, self.parts, *leaf.shape[1:]).swapaxes(0, 1)
-
-        def collected(leaf: jax.Array) -> jax.Array:
-            return leaf.swapaxes(0, 1).reshape(index.shape[0], *leaf.shape[2:])[:count]
-
-        answers = jax.lax.map(jax.checkpoint(partial(call, params)), jax.tree.map(dealt, rows))
-        return jax.tree.map(collected, answers)
+        dealt, _ = deal(rows, self.parts)
+        return collect(jax.lax.map(jax.checkpoint(partial(call, params)), dealt), count)
 
 
 @dataclass(frozen=True)
@@ -152,7 +142,7 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Spread:
-    """mesh: its one axis is `data`. micro_batches: parts of a batch, see `InParts`."""
+    """mesh: its one axis is `data`. micro_batches: parts of a batch, see `added_up` and `InParts`."""
 
     strategy: Literal["auto", "pmap", "fsdp"]
     mesh: Mesh
@@ -165,6 +155,8 @@ class Spread:
             predictor = OverAxis(predictor, self.mesh.size)
         elif self.mesh.size > 1 and not self.splits_chains(spec):
             predictor = OverMesh(predictor, self.mesh, gather=self.strategy == "fsdp")
+        if spec.adds_up:
+            return replace(spec, predictor=predictor, micro_batches=self.micro_batches)
         if self.micro_batches > 1:
             predictor = InParts(predictor, self.micro_batches)
         prior = spec.prior

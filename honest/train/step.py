@@ -11,10 +11,11 @@ import optax
 from honest.config import GROUP_UNITS
 from honest.objective.log_partition.volume import VolumeRows, factor, volume_nats
 from honest.objective.log_posterior import log_posterior
-from honest.objective.predictions import RowSets
+from honest.objective.predictions import WHOLE, Part, RowSets
 from honest.params import Params
 from honest.train import multiplier as multipliers
 from honest.train import phases
+from honest.train.micro_batches import added_up
 from honest.train.newton_stein import corrections
 from honest.train.spec import PriorSpec, StageSpec
 from honest.train.state import PhaseState, PriorState, TrainState, VolumeState
@@ -78,18 +79,26 @@ def differentiate(spec: StageSpec, state: TrainState, batch: RowSets) -> tuple[Q
         else:
             variables |= positions
 
-    def loss(variables: Params) -> tuple[Quantity, Forward]:
+    def loss(variables: Params, rows: RowSets, part: Part) -> tuple[Quantity, Forward]:
         if spec.prior is None or state.prior is None:
-            forward = data_terms(spec, variables, state.held, state.step, batch)
+            forward = data_terms(spec, variables, state.held, state.step, rows, part)
         else:
             everything = {**variables, **chains}
-            forward = prior_terms(spec, spec.prior, everything, state.held, state.prior.multiplier, state.step, batch)
+            forward = prior_terms(spec, spec.prior, everything, state.held, state.prior.multiplier, state.step, rows)
         density_of: frozenset[str] = frozenset() if spec.prior is None else spec.prior.variables
         return -log_posterior(forward.terms, density_of), forward
 
     units = {name: VARIABLE_UNITS[name] for name in variables}
-    (value, forward), gradient = value_and_grad(loss, units, has_aux=True)(variables)
-    return value, forward, strip_grad(gradient, units)
+
+    def of_rows(rows: RowSets, part: Part) -> tuple[tuple[Quantity, Forward], Params]:
+        answer, gradient = value_and_grad(loss, units, has_aux=True)(variables, rows, part)
+        return answer, strip_grad(gradient, units)
+
+    if spec.adds_up:
+        (value, forward), gradient = added_up(of_rows, variables, batch, spec.micro_batches)
+    else:
+        (value, forward), gradient = of_rows(batch, WHOLE)
+    return value, forward, gradient
 
 
 def descend(spec: StageSpec, state: TrainState, gradient: Params) -> TrainState:

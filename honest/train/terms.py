@@ -26,7 +26,7 @@ from honest.objective.consistency import DIVERGENCES, consistency_nats, violatio
 from honest.objective.data_loss import data_nats
 from honest.objective.log_partition.moves import whitened_energy
 from honest.objective.log_posterior import ObjectiveTerms, log_posterior
-from honest.objective.predictions import Predictions, RowSets, predict
+from honest.objective.predictions import WHOLE, Part, Predictions, RowSets, predict
 from honest.params import Params, Tree, over_particles, resample
 from honest.train import multiplier as multipliers
 from honest.train import phases
@@ -146,26 +146,37 @@ def prior_constants(prior: PriorSpec, held: Held) -> dict[str, Quantity]:
     return constants
 
 
-def data_terms(spec: StageSpec, variables: Params, held: Held, step: jax.Array, batch: RowSets) -> Forward:
+def data_terms(
+    spec: StageSpec, variables: Params, held: Held, step: jax.Array, batch: RowSets, part: Part = WHOLE
+) -> Forward:
     """A stage without a prior: the data term, and a baseline's own loss; groups not trained are held where they start.
 
     The loss beyond the data is a rate, and is taken as often as there are trusted labels, so that its weight is
-    relative to the cross-entropy of one head.
+    relative to the cross-entropy of one head. part: what `batch` is of the step's; without such a loss (see
+    `StageSpec.adds_up`) every number of the parts' answers adds up to the whole batch's.
     """
     predictions = predict(spec.predictor, {**held.start, **variables}, batch)
-    data = {group: -nats for group, nats in data_nats(predictions, batch, spec.counts).items()}
+    data = {group: -nats for group, nats in data_nats(predictions, batch, spec.counts, part).items()}
     if spec.penalty is not None and predictions.consistency is not None and batch.consistency is not None:
         with term("data.target"):
             rate = spec.penalty(predictions.consistency, batch.consistency.label_B, step)
             data["target"] = -rate * Quantity(spec.counts.trusted, example)
     zero = Quantity(0.0, nat)
     terms = ObjectiveTerms(data, {}, {}, {}, consistency=zero, log_partition=zero)
-    return Forward(terms, None, jnp.zeros(()), batch_divergence(predictions))
+    return Forward(terms, None, jnp.zeros(()), batch_divergence(predictions, part))
 
 
-def batch_divergence(predictions: Predictions) -> Metrics:
-    """Mean Jensen–Shannon divergence of the heads over the labelled rows of the batch, in nats."""
-    logits = predictions.untrusted if predictions.untrusted is not None else predictions.trusted
+def batch_divergence(predictions: Predictions, part: Part = WHOLE) -> Metrics:
+    """Mean Jensen–Shannon divergence of the heads over the untrusted rows of the batch, or else the trusted, in nats.
+
+    Labelled or not. For a part, its share of that mean.
+    """
+    logits, share = predictions.untrusted, part.untrusted
+    if logits is None:
+        logits, share = predictions.trusted, part.trusted
     if logits is None:
         return {}
-    return {"divergence/batch_untrusted": jnp.mean(DIVERGENCES["jensen_shannon"](*logits))}
+    divergence_B = DIVERGENCES["jensen_shannon"](*logits)
+    if share is None:
+        return {"divergence/batch_untrusted": jnp.mean(divergence_B)}
+    return {"divergence/batch_untrusted": jnp.sum(jnp.where(share.real_B, divergence_B, 0)) / share.rows}

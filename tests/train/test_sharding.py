@@ -12,6 +12,7 @@ CASES = ("chains",)
 STRATEGIES = ("auto", "fsdp", "pmap")
 TOY = ("chains-8-fsdp-1", "chains-2-fsdp-3", "chains-2-pmap-2", "chains-hosts", "newton_stein-8-auto-1")
 TOY += ("newton_stein-8-pmap-1", "laplace-2-fsdp-1", "laplace-8-pmap-1")
+DATA = ("2-auto-3", "2-fsdp-2", "2-pmap-3")
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def said(runs) -> dict[str, dict]:
     return {name: json.loads((runs / f"{name}.json").read_text(encoding="utf-8")) for name in (*CASES, "said")}
 
 
-def pair(runs: Path, one: str, several: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def pair(runs: Path, one: str, several: str, fewest: int = 40) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     first, second = (dict(np.load(runs / f"{name}.npz")) for name in (one, several))
-    assert first.keys() == second.keys() and len(first) > 40
+    assert first.keys() == second.keys() and len(first) > fewest
     return first, second
 
 
@@ -96,6 +97,14 @@ def test_the_toy_agrees(runs, run):
     else:
         assert_same_decisions(one, several, (12, 8 if run.startswith("chains") else 2))
     assert_close(one, several, 1e-8)
+
+
+@pytest.mark.parametrize("run", DATA)
+def test_parts_add_up_on_two_devices(runs, run):
+    """Maximum likelihood, half of the untrusted labels missing; one of three parts of eight rows is filled up."""
+    one, several = pair(runs, "data-1-auto-1", f"data-{run}", 20)
+    assert one["objective/loss_nats_per_example"].shape == (12,)
+    assert_close(one, several, 1e-12)
 
 
 def test_derivatives_of_every_order_are_whole_on_every_device(runs):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,7 @@ from honest.train import hosts
 from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS, StageSpec
 from honest.train.spread import InParts, Spread
+from honest.units import Quantity, example, nat
 
 ROWS, WIDTH = 256, 128
 
@@ -70,10 +73,19 @@ def test_parts_take_less_memory():
     assert parts < whole - 6 * ROWS * WIDTH * 4
 
 
-def test_one_device_and_one_part_leave_the_predictor_alone():
+def test_one_device_and_one_part_leave_the_stage_alone():
     spec = StageSpec("x", Deep(), HEADS, Counts(1, 0, 0, 0), 1, optax.identity(), None, None)
     assert Spread("auto", make_mesh(1), 1).spec(spec) == spec
-    assert Spread("auto", make_mesh(1), 2).spec(spec).predictor == InParts(spec.predictor, 2)
+
+
+def test_parts_are_computed_twice_only_where_their_gradients_do_not_add_up():
+    """With a penalty, any function of all rows, the loss needs all logits before any cotangent is known."""
+    spread = Spread("auto", make_mesh(1), 2)
+    spec = StageSpec("x", Deep(), HEADS, Counts(1, 0, 0, 0), 1, optax.identity(), None, None)
+    assert spread.spec(spec) == replace(spec, micro_batches=2)
+    penalised = replace(spec, penalty=lambda *_: Quantity(0.0, nat / example))
+    assert spread.spec(penalised) == replace(penalised, predictor=InParts(spec.predictor, 2))
+    assert spread.spec(penalised).micro_batches == 1
 
 
 @pytest.fixture

@@ -33,11 +33,14 @@ Way = tuple[int, str, int]  # devices, strategy, micro-batches
 ONE: Way = (1, "auto", 1)
 # Kind of the phases, chains, control variate; then the ways. Eight chains divide into two and eight devices, two do not
 # into eight; a batch of eight rows has two or three parts; twelve rows do not divide into eight devices.
+# Without a prior, parts' own gradients are added up: of three parts of eight rows, one is filled up.
+DATA = "data"
 CASES: dict[str, tuple[tuple[str, int, str], tuple[Way, ...]]] = {
     "chains": (("chains", 8, "none"), ((8, "fsdp", 1), (2, "fsdp", 3), (2, "pmap", 2))),
     "newton_stein": (("chains", 2, "newton_stein"), ((8, "auto", 1), (8, "pmap", 1))),
     "laplace": (("laplace", 1, "none"), ((2, "fsdp", 1), (8, "pmap", 1))),
     "float32": (("points", 1, "none"), ((8, "auto", 1), (2, "fsdp", 1), (8, "pmap", 1))),
+    DATA: (("points", 1, "none"), ((2, "auto", 3), (2, "fsdp", 2), (2, "pmap", 3))),
 }
 # A run that is stopped and goes on otherwise: how, and up to which step.
 RELAY: tuple[tuple[Way, int], ...] = (((8, "fsdp", 1), 3), (ONE, 6), ((2, "pmap", 2), 9), ((2, "fsdp", 3), STEPS))
@@ -57,13 +60,17 @@ def toy_stage(case: str, way: Way) -> Any:
     spec = replace(spec, optimizer=optax.adam(0.02), prior=replace(spec.prior, phases=phases, multiplier=rule))
     spread = Spread(strategy, make_mesh(devices), micro_batches)  # type: ignore[arg-type]
     state = state._replace(optimizer=spec.optimizer.init(state.params))
+    sets = inputs.population
+    if case == DATA:
+        spec, state = replace(spec, prior=None), state._replace(prior=None)
+        sets = sets._replace(untrusted=half_labelled(sets.untrusted), consistency=None)
     return Stage(
         spec=spec,
         steps=STEPS,
         offset=0,
         batch_rows=BATCH,
         seed=7,
-        sets=replicate(inputs.population, spread.mesh),
+        sets=replicate(sets, spread.mesh),
         volume=replicate(inputs.volume, spread.mesh),
         mode_optimizer=optax.adam(0.05),
         spread=spread,
@@ -72,6 +79,10 @@ def toy_stage(case: str, way: Way) -> Any:
         numbers=Numbers({}, {}, {}),
         rebuild=lambda _: (spec, optax.adam(0.05)),
     )
+
+
+def half_labelled(rows: Any) -> Any:
+    return rows._replace(label_B=jnp.where(jnp.arange(len(rows.label_B)) % 2 == 0, rows.label_B, -1))
 
 
 def flat(state: Any) -> dict[str, np.ndarray]:
@@ -92,7 +103,8 @@ def follow(case: str, way: Way) -> tuple[dict[str, np.ndarray], dict[str, bool]]
     for _ in range(FLOAT32_STEPS if case == "float32" else STEPS):
         before = state
         state, metrics = step(state, stage.sets, stage.volume)
-        accepted = {f"accepted/{name}": getattr(state.prior, name).accepted for name in ("positive", "negative")}
+        phases = {} if state.prior is None else {"positive": state.prior.positive, "negative": state.prior.negative}
+        accepted = {f"accepted/{name}": phase.accepted for name, phase in phases.items()}
         for tag, value in {**metrics, **hosts.own_copy(accepted, mesh)}.items():
             found.setdefault(tag, []).append(np.asarray(value))
     split |= {"at last": is_split(state), "donated": all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))}
