@@ -2,8 +2,8 @@
 
     python launch/same_table.py runs/engines-vmap runs/engines-local [--tolerance 1e-8]
 
-Prints how many numbers there are and the largest differences, |a − b| / max(|a|, |b|, 1); exit code 1 where one of them is
-above the tolerance, 2 where the tables have other members or columns.
+Prints how many numbers there are and the largest differences, |a − b| / max(|a|, |b|, 1); exit code 1 where one of
+them is above the tolerance, 2 where the tables have other members or columns.
 """
 
 from __future__ import annotations
@@ -55,9 +55,8 @@ def main(arguments: list[str]) -> int:
         return 2
     worst = sorted(((difference(first[key], second[key]), *key) for key in first), reverse=True)
     above = sum(size > given.tolerance for size, *_ in worst)
-    print(
-        f"{len(worst)} values of {len({member for member, _ in first})} members; {above} differ by more than {given.tolerance:g}"
-    )
+    members = len({member for member, _ in first})
+    print(f"{len(worst)} values of {members} members; {above} differ by more than {given.tolerance:g}")
     for size, member, column in worst[:SHOWN]:
         key = member, column
         print(f"  {size:.1e}  {member}  {column}: {first[key]} and {second[key]}")
