@@ -347,11 +347,19 @@ def test_the_cities_suite_is_valid_with_a_table(tmp_path):
     table = tmp_path / "shared" / "data" / "worldcities" / "worldcities.csv"
     table.parent.mkdir(parents=True)
     places = (
-        f"{i * 37 % 180 - 90},{i * 53 % 360 - 180},{'CHN' if i % 3 else 'XXX'},{i * 977 % 60000}" for i in range(500)
+        f"{i * 37 % 180 - 90},{i * 53 % 360 - 180},{'CHN' if i % 3 else 'XXX'},{i * 977 % 60000}" for i in range(4000)
     )
     table.write_text("\n".join(["lat,lng,iso3,population", *places, ""]))
     suite = tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml"
     assert len(load_suite(suite).members) == 100
+    given = "objective.consistency.population=1024"
+    text = suite.read_text()
+    line = text[: text.index("  hemisphere:")].count("\n") + 1
+    fisher = "{kind: diagonal, scales: {source: fisher, stddev: 1.0 θ.trunk, examples: 1, rows: 3999}}"
+    for wrong in ("objective.consistency.population=3999", f"'objective.second_prior.trunk={fisher}'"):
+        suite.write_text(text.replace(given, wrong))
+        with pytest.raises(UserError, match=rf"cities.yaml:{line}: tasks.hemisphere: entry .*3999.*lower it"):
+            load_suite(suite)
 
 
 def test_summaries_of_real_runs_have_this_form(tiny_run):

@@ -122,6 +122,7 @@ def test_names_by_the_shortest_end_that_tells_keys_apart():
             "prior.stepz=8",
             "sweep.yaml:4: set.0: --set stages.prior.stepz=8: stages.prior.stepz",
         ),
+        ("prior.steps=8", "prior.batch_rows=9, parallel.devices=2", "9 rows do not divide into the 2 of parallel.dev"),
         ("3.0e-2, 1.0e-2", "3.0e-2", "lists taken side by side need one length"),
         ("== 10 or", "=== 10 or", "constraints.0"),
         ("stages.prior.steps=8", "seed=8", "seed is varied as well"),
