@@ -33,6 +33,14 @@ TRUNK, PRIOR = "trunk", "prior"
 Results = Mapping[str, Params]  # what each finished stage trained
 
 
+class Stopped(Exception):
+    """The user asked to stop; what was done up to `step` of `stage` is in a committed checkpoint, or is step 0."""
+
+    def __init__(self, stage: str, step: int):
+        super().__init__(f"stopped in stage {stage} at step {step}")
+        self.stage, self.step = stage, step
+
+
 def order(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order; probes are fitted to the trunk's result when it is evaluated, and have none."""
     return (TRUNK, *(name for name in config.methods if name not in PROBES))
