@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -25,8 +26,9 @@ class Process:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        if cores:
-            os.sched_setaffinity(self.process.pid, cores)  # before it has imported anything that starts a thread
+        if cores:  # before it has imported anything that starts a thread
+            with contextlib.suppress(OSError):  # cores that were taken away since: a share is for speed alone
+                os.sched_setaffinity(self.process.pid, cores)
 
     def poll(self) -> int | None:
         return self.process.poll()

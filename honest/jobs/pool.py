@@ -98,27 +98,46 @@ class Pool:
         self.stopping = False
 
     def run(self) -> Outcome:
-        """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop."""
+        """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop.
+
+        An error of this process, such as a full disk, stops them in the same way, and is raised once they have ended.
+        """
         before = {number: signal.signal(number, self._stop) for number in STOPS}
         try:
             while self.running or (self.waiting and not self.stopping):
                 self._start_those_ready()
                 self._collect()
                 time.sleep(POLL_SECONDS)
+        except BaseException:
+            self._stop_and_wait()
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return Outcome(self.done, list(self.failed), self.stopping)
+
+    def _stop_and_wait(self) -> None:
+        """Leaves no job running, and writes and prints nothing: that may be what failed."""
+        if not self.stopping:  # a second interrupt would not let them save
+            self._interrupt()
+        while any(started.handle.poll() is None for started in self.running):
+            time.sleep(POLL_SECONDS)
 
     def _stop(self, _number: int, _frame: object) -> None:
         if self.stopping:  # a second one stops at once
             for started in self.running:
                 started.handle.kill()
             return
-        self.stopping = True
+        self._interrupt()
         self.told("stopping: the members that run save first; once more stops at once")
+
+    def _interrupt(self) -> None:
+        self.stopping = True
         for started in self.running:
-            started.handle.interrupt()
+            try:
+                started.handle.interrupt()
+            except OSError:  # such as a full disk, where asking needs a file
+                started.handle.kill()
 
     def _start_those_ready(self) -> None:
         for job in list(self.waiting):

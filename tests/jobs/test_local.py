@@ -1,5 +1,6 @@
 """The pool and the engine of this machine: shares by hand, tries, stops, and jobs that wait for another one."""
 
+import errno
 import os
 import signal
 import sys
@@ -187,6 +188,24 @@ def test_a_stop_saves_and_starts_nothing_more(make):
     thread.join()
     assert "saved" in jobs[0].log.read_text()
     assert (len(tries(jobs[0])), tries(jobs[1])) == (1, [])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_error_of_the_pool_itself_stops_its_jobs(make):
+    """The first one's end is told to a full disk."""
+    jobs = [make("a"), make("b", "slow"), make("c")]
+    handler = signal.getsignal(signal.SIGINT)
+
+    def ended():
+        while not tries(jobs[1]):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    engine = LocalEngine(2, make.command, jobs[0].folder / "compiled")
+    with pytest.raises(OSError, match="No space left"):
+        Pool(jobs, engine, 0, lambda _: None, ended).run()
+    assert jobs[1].log.read_text().endswith("saved\n") and not tries(jobs[2])  # it has ended, and none was begun
     assert signal.getsignal(signal.SIGINT) is handler
 
 
