@@ -155,7 +155,7 @@ def test_the_table_is_what_the_runs_say(suite_file, tmp_path, quick):
 def test_a_failed_member_fails_those_that_need_it_and_no_others(suite_file, tmp_path, quick):
     suite, folder = load_suite(suite_file), tmp_path / "out"
     outcome = pool_of(suite, folder, {"easy/seed_0/heads": "fail"}, jobs=2).run()
-    assert outcome.failed == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
+    assert list(outcome.failed) == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
     told = failures(jobs_of(folder, suite.members), outcome.failed)
     assert "it went wrong" in told and "whose trunk it takes over, failed" in told
     again = pool_of(suite, folder, {}).run()  # the same command tries them again

@@ -128,7 +128,7 @@ def test_accelerators_that_may_be_used(monkeypatch):
 
 def test_a_job_that_fails_once_is_tried_again(make):
     job, told = make("a", "once"), []
-    assert run([job], make, retries=1, told=told) == (["a"], [], False)
+    assert run([job], make, retries=1, told=told) == (["a"], {}, False)
     assert len(tries(job)) == 2
     assert told[:3] == ["a: started", "a: failed with exit code 3, and is tried again", "a: started, try 2 of 2"]
     assert job.log.read_text().count("it went wrong") == 1  # the log keeps the first try's output
@@ -136,34 +136,59 @@ def test_a_job_that_fails_once_is_tried_again(make):
 
 def test_a_job_that_always_fails_is_tried_as_often_as_asked(make):
     jobs = [make("a", "fail"), make("b")]
-    assert run(jobs, make, retries=2) == (["b"], ["a"], False)
+    assert run(jobs, make, retries=2) == (["b"], {"a": 3}, False)
     assert (len(tries(jobs[0])), len(tries(jobs[1]))) == (3, 1)
-    assert "it went wrong" in failures(jobs, ["a"])
+    assert "it went wrong" in failures(jobs, {"a": 3})
+
+
+OUT_OF_MEMORY = "Traceback (most recent call last):\n  File\nXlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "hint"),
+    [
+        (1, OUT_OF_MEMORY, True),
+        (-9, "step 3\n", True),
+        (1, f"{OUT_OF_MEMORY}Traceback (most recent call last):\nKeyError: 'a'\n", False),  # the earlier try's
+        (2, f"{OUT_OF_MEMORY}honest: a mistake\n", False),
+        (-11, "step 3\n", False),
+    ],
+)
+def test_members_that_failed_together_are_told_together(tmp_path, code, log, hint):
+    group = Job("a and 2 more", ("a", "b", "c"), tmp_path, tmp_path / "a.log", None, lambda: False)
+    alone = Job("d", ("d",), tmp_path, tmp_path / "d.log", None, lambda: False)
+    for job in (group, alone):
+        job.log.write_text(log)
+    first, second = (failures([group, alone], {name: code}) for name in ("a and 2 more", "d"))
+    assert first.startswith(f"3 members failed together, in one program ({group.log}):\n")
+    assert first.count(log.splitlines()[-1]) == 1 and "they are a; b; c" in first
+    assert ("--together 1" in first) == hint
+    assert second.startswith(f"d failed ({alone.log}):") and "together" not in second
 
 
 def test_a_job_that_says_it_ended_well_and_is_not_done_has_failed(make, tmp_path):
     job = make("a")
     never = Job("a", ("a",), tmp_path, job.log, None, lambda: False)
-    assert run([never], make) == ([], ["a"], False)
+    assert run([never], make) == ([], {"a": 0}, False)
 
 
 def test_a_finished_job_is_not_started(make, tmp_path):
     (tmp_path / "a.done").touch()
     jobs = [make("a"), make("b", after="a")]
-    assert run(jobs, make) == (["a", "b"], [], False)
+    assert run(jobs, make) == (["a", "b"], {}, False)
     assert (tries(jobs[0]), len(tries(jobs[1]))) == ([], 1)
 
 
 def test_a_job_waits_for_the_one_before_it(make):
     jobs = [make("second", after="first"), make("first", "once")]
     told = []
-    assert run(jobs, make, slots=2, retries=1, told=told) == (["first", "second"], [], False)
+    assert run(jobs, make, slots=2, retries=1, told=told) == (["first", "second"], {}, False)
     assert told.index("second: started") > next(i for i, line in enumerate(told) if line.startswith("first: done"))
 
 
 def test_a_failed_job_fails_those_after_it(make):
     jobs = [make("first", "fail"), make("second", after="first"), make("third", after="second"), make("other")]
-    assert run(jobs, make) == (["other"], ["first", "second", "third"], False)
+    assert run(jobs, make) == (["other"], {"first": 3, "second": 3, "third": 3}, False)
     assert tries(jobs[1]) == tries(jobs[2]) == []
     assert "not run: first" in jobs[1].log.read_text()
 
@@ -184,7 +209,7 @@ def test_a_stop_saves_and_starts_nothing_more(make):
     jobs = [make("a", "slow"), make("b")]
     thread = interrupt_once_running(jobs[:1])
     handler = signal.getsignal(signal.SIGINT)
-    assert run(jobs, make, retries=3) == ([], [], True)
+    assert run(jobs, make, retries=3) == ([], {}, True)
     thread.join()
     assert "saved" in jobs[0].log.read_text()
     assert (len(tries(jobs[0])), tries(jobs[1])) == (1, [])
@@ -213,7 +238,7 @@ def test_a_second_stop_kills(make):
     job = make("a", "deaf")  # the first one does not reach it
     thread = interrupt_once_running([job], times=2)
     began = time.monotonic()
-    assert run([job], make) == ([], [], True)
+    assert run([job], make) == ([], {}, True)
     thread.join()
     assert time.monotonic() - began < 50  # of the 60 s that it would take
     assert not job.finished()
