@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from honest.jobs import local
-from honest.jobs.local import LocalEngine, accelerators, cores, visible_accelerators
+from honest.jobs.local import LocalEngine, accelerators, cores, shares, visible_accelerators
 from honest.jobs.pool import Job, Pool, failures
 
 # Notes each try and its cores; fails or waits as its first argument says; then it is done.
@@ -81,7 +81,7 @@ def interrupt_once_running(jobs, times=1):
 
 
 @pytest.mark.parametrize(
-    ("usable", "slots", "shares"),
+    ("usable", "slots", "expected"),
     [
         ({0, 1}, 1, [[]]),  # one slot has the machine
         ({0, 1}, 2, [[0], [1]]),
@@ -90,9 +90,39 @@ def interrupt_once_running(jobs, times=1):
         ({0, 1}, 3, [[], [], []]),  # too few to pin
     ],
 )
-def test_cores_are_shared_out(monkeypatch, usable, slots, shares):
+def test_cores_are_shared_out(monkeypatch, usable, slots, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable)
-    assert [cores(slot, slots) for slot in range(slots)] == shares
+    monkeypatch.setattr(local, "siblings", lambda cpu, _: frozenset([cpu]))
+    assert [cores(slot, slots) for slot in range(slots)] == expected
+
+
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7)]
+APART = [(0, 4), (1, 5), (2, 6), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "on_one_core", "jobs", "expected"),
+    [
+        (range(8), PAIRS, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        (range(8), APART, 2, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+        (range(8), APART, 3, [[0, 3, 4, 7], [1, 5], [2, 6]]),
+        (range(8), PAIRS, 4, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        ([1, 2, 3, 6], PAIRS, 3, [[1], [2, 3], [6]]),  # the others are not ours
+        (range(4), PAIRS, 3, [[0, 3], [1], [2]]),  # two cores for three jobs
+        (range(4), PAIRS, 5, [[], [], [], [], []]),
+    ],
+)
+def test_a_job_has_whole_cores(cpus, on_one_core, jobs, expected):
+    same_core = {cpu: frozenset(core) for core in on_one_core for cpu in core}
+    assert shares(cpus, same_core, jobs) == expected
+
+
+def test_siblings_are_those_that_the_system_lists(tmp_path):
+    for cpu, text in ((0, "0,4\n"), (1, "1-3\n"), (2, "0-1,8-9\n")):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(text)
+    expected = [{0, 4}, {1, 2, 3}, {0, 1, 8, 9}, {3}]  # of the last one nothing is said
+    assert [local.siblings(cpu, tmp_path) for cpu in range(4)] == expected
 
 
 @pytest.mark.parametrize(
@@ -199,9 +229,8 @@ def test_a_process_has_the_cores_of_its_slot_and_the_cache(make, tmp_path):
     thread = interrupt_once_running(jobs)
     assert run(jobs, make, slots=2).stopped
     thread.join()
-    usable = sorted(os.sched_getaffinity(0))
-    shares = [",".join(map(str, usable[0::2])), ",".join(map(str, usable[1::2]))]
-    assert [tries(job) for job in jobs] == [[share] for share in shares]
+    own = [{int(cpu) for line in tries(job) for cpu in line.split(",")} for job in jobs]
+    assert own[0] | own[1] == os.sched_getaffinity(0) and not own[0] & own[1]
     assert f"cache {tmp_path / 'compiled'}" in jobs[0].log.read_text()
 
 
