@@ -30,7 +30,7 @@ from honest.params import Params, batched
 from honest.train import multiplier as multipliers
 from honest.train import optimizer as optimizers
 from honest.train import phases
-from honest.train.multiplier import MultiplierRule
+from honest.train.multiplier import MultiplierRule, decay
 from honest.train.predictor import TokenPredictor
 from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
@@ -40,7 +40,7 @@ from honest.train.step import Inputs, train_step
 from tests.priors import gaussian_priors
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM = 1e-3, 0.01, 1.0
-MULTIPLIER = MultiplierRule("multiplicative", 0.01, 1.0, 1e-2, 1e2, 0.02, 0.0, 0.9, 0)
+MULTIPLIER = MultiplierRule("multiplicative", 0.01, 1.0, 1e-2, 1e2, 0.02, 0.0, decay(0.9), 0)
 
 
 class Shape(NamedTuple):

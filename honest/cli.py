@@ -162,8 +162,8 @@ def train_run(options: argparse.Namespace) -> int:
 
     config = load_config(options.config, options.overrides).config
     hosts.join(config.parallel)  # before the imports below, of which blackjax's computes something
-    from honest.train.loop import Stopped
     from honest.train.run_directory import RunDirectory, typed
+    from honest.train.stage import Stopped
     from honest.training import Asked, train
 
     directory = RunDirectory(options.workdir or Path("runs") / config.name)

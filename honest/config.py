@@ -30,7 +30,7 @@ from honest.config_fields import (
     Tolerance,
     require,
 )
-from honest.config_priors import FirstPriors, ReferenceMeasure, SecondPriors
+from honest.config_priors import FirstPriors, ReferenceMeasure, SecondPriors, explained_by, too_many_rows
 from honest.config_tasks import ArithmeticTask, DiamondsTask, Task, WorldTask
 from honest.units import disagreement, displacement, nat
 
@@ -292,7 +292,7 @@ class ComputeConfig(Strict):
 
 
 class ParallelConfig(Strict):
-    devices: Count | None  # null: all that jax sees
+    devices: Count | None  # null: all that jax sees; batches that do not divide into these are refused at the start
     strategy: Literal["auto", "pmap", "fsdp"]
     hosts: Literal["one", "detect"]  # detect: one of several processes, as the cluster (or the environment) says
 
@@ -315,17 +315,10 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def sections_fit(self):
         frozen, steps = self.objective.multiplier.warmup_steps, self.stages.prior.steps
-        checks = [
-            (
-                frozen <= steps,
-                "objective.multiplier.warmup_steps",
-                f"λ is frozen for {frozen} steps, but stages.prior.steps is {steps}",
-            )
-        ]
-        laplace, tv = (
-            self.objective.phases.kind == "laplace",
-            self.objective.consistency.divergence == "total_variation",
-        )
+        what = f"λ is frozen for {frozen} steps, but stages.prior.steps is {steps}"
+        checks = [(frozen <= steps, "objective.multiplier.warmup_steps", what)]
+        laplace = self.objective.phases.kind == "laplace"
+        tv = self.objective.consistency.divergence == "total_variation"
         what = "phases.kind laplace needs a curvature, and total_variation has none: it is not quadratic at agreement"
         checks.append((not (laplace and tv), "objective.consistency.divergence", what))
         decay = self.stages.prior.optimizer.weight_decay
@@ -335,6 +328,14 @@ class RunConfig(Strict):
             population, trusted = self.objective.consistency.population, self.task.rows.trusted
             what = f"{population} of the trusted rows are asked for, but task.rows.trusted is {trusted}"
             checks.append((population <= trusted, "objective.consistency.population", what))
+            rows, amplified = self.task.rows, self.objective.supervision.amplified
+            helped = 0 if amplified is None else round(amplified.share * rows.untrusted)
+            checks += [(False, *each) for each in self.too_many_rows(rows.world, rows.trusted + helped, rows.untrusted)]
+        devices = self.parallel.devices or 1  # null: how many there are is only known where the run starts
+        for name in ("trunk", "heads", "prior"):
+            batch = getattr(self.stages, name).batch_rows
+            what = f"{batch} rows do not divide into the {devices} of parallel.devices"
+            checks.append((batch % devices == 0, f"stages.{name}.batch_rows", what))
         twice = sorted({name for name in self.methods if self.methods.count(name) > 1})
         checks.append((not twice, "methods", f"names {', '.join(twice)} more than once"))
         pairs = [name for name in self.methods if name in CONTRAST_METHODS]
@@ -343,3 +344,10 @@ class RunConfig(Strict):
         checks.append((has_pairs or not pairs, "methods", what))
         require(*checks)
         return self
+
+    def too_many_rows(self, world: int, trusted: int, untrusted: int) -> list[tuple[str, str]]:
+        """(key, what is wrong) of priors that ask for more training rows than there are of each set."""
+        objective = self.objective
+        have = explained_by(world, trusted, untrusted if objective.supervision.instrumental == "untrusted" else None)
+        wrong = too_many_rows(objective.first_prior, objective.second_prior, objective.staging, have)
+        return list(wrong) if "prior" in self.methods else []

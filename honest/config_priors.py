@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field, model_validator
@@ -24,6 +25,11 @@ from honest.config_fields import (
 from honest.units import parse_quantity
 
 S = TypeVar("S")
+R = TypeVar("R")
+STAGED = {  # staging -> groups of stage one (chosen around the anchor), and of stage two (drawn around its centre)
+    "heads_then_trunk": (("intended_head", "instrumental_head"), ("trunk",)),
+    "all": (("trunk", "intended_head", "instrumental_head"),) * 2,
+}
 GAUSSIAN = ("gaussian", "diagonal", "kronecker")
 
 
@@ -178,3 +184,26 @@ class ReferenceMeasure(Strict):
 
     trunk: TrunkStddev
     head: HeadStddev
+
+
+def explained_by(world: R, trusted: R, untrusted: R | None) -> dict[str, R]:
+    """Group -> the rows that its Fisher information is taken from; untrusted: None where the person's answers are
+    withheld."""
+    return {
+        "trunk": world,
+        "intended_head": trusted,
+        "instrumental_head": trusted if untrusted is None else untrusted,
+    }
+
+
+def too_many_rows(
+    first: FirstPriors, second: SecondPriors, staging: str, have: Mapping[str, int]
+) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong) of each prior in use whose scales are made from more rows than there are of `have`."""
+    for role, priors, groups in zip(("first_prior", "second_prior"), (first, second), STAGED[staging], strict=True):
+        for group in groups:
+            prior, key = getattr(priors, group), f"objective.{role}.{group}"
+            if isinstance(prior, DiagonalPrior):
+                prior, key = prior.scales, f"{key}.scales"
+            if isinstance(prior, FisherScales | KroneckerPrior) and prior.rows > have[group]:
+                yield f"{key}.rows", f"asks for {prior.rows} rows, but there are {have[group]} to take them from"

@@ -24,7 +24,7 @@ from honest.train.loop import Lane, run_stage
 from honest.train.own_view import OwnView
 from honest.train.run_directory import ENVIRONMENT, SUMMARY, RunDirectory, write_new
 from honest.train.shared_trunk import adopt_trunk, check_trunk
-from honest.train.stage import PRIOR, TRUNK, Run, Stage, order
+from honest.train.stage import PRIOR, TRUNK, Run, Stage, Stopped, order, stage_steps
 from honest.train.stages import make_stage
 from honest.train.state import TrainState
 
@@ -76,7 +76,8 @@ def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved:
 
     Several processes that have joined (`hosts.join`) all train, evaluate and checkpoint; process 0 writes the rest.
 
-    stop_requested: asked after every step. all_saved: called once training is saved, so that a stop need not wait.
+    stop_requested: asked after every step, and before each report. all_saved: called once training is saved, so that a
+    stop need not wait.
     """
     with ExitStack() as leaving:
         leaving.enter_context(hosts.quiet_but_first())
@@ -102,9 +103,17 @@ def train(asked: Sequence[Asked], stop_requested: Callable[[], bool], all_saved:
         if PRIOR in members[0].stages:
             print("sampling log Z from both sides …", flush=True)
         for member in members:
-            gaps = logged_gaps(member.directory, member.stages)
-            final = conclude(member.evaluator, member.stages, member.states, gaps)
-            hosts.on_first(partial(report, final, member.config, member.directory))
+            report_unless(stop, member)
+
+
+def report_unless(stop_requested: Callable[[], bool], member: Member) -> None:
+    """Draws log Z's bounds, and reports; the same command makes a report that a stop prevented. Raises `Stopped`."""
+    if stop_requested():
+        last = order(member.config)[-1]
+        raise Stopped(last, stage_steps(member.config, last))
+    gaps = logged_gaps(member.directory, member.stages)
+    final = conclude(member.evaluator, member.stages, member.states, gaps)
+    hosts.on_first(partial(report, final, member.config, member.directory))
 
 
 def enter(leaving: ExitStack, asked: Asked) -> None:

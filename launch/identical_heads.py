@@ -141,7 +141,7 @@ class Programs:
         return partial(program, seed=jnp.asarray(stages[0].seed, jnp.uint32))
 
     def train(self, stage: Stage, mesh: Mesh, structure: str, burn_in: int) -> TrainState:
-        state = settle([stage], mesh, burn_in, partial(self.compiled, f"{structure}, burn-in"))
+        state = settle([stage], mesh, burn_in, partial(self.compiled, f"{structure}, burn-in"), lambda: False)
         state = jax.tree.map(jnp.copy, state)  # the step donates it
         step = self.compiled(structure, [stage], mesh)
         for _ in range(stage.steps):

@@ -37,7 +37,7 @@ from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, batched
 from honest.train import multiplier as multipliers
 from honest.train import phases
-from honest.train.multiplier import MultiplierRule
+from honest.train.multiplier import MultiplierRule, decay
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
 from honest.train.state import Held, Priors, PriorState, TrainState
 from honest.train.step import Inputs as StepInputs
@@ -218,7 +218,7 @@ def member_rows(n: jax.Array, most: int) -> RowSets:
 
 
 def stage_spec(kind: str, log_partition: bool, most: int) -> StageSpec:
-    rule = MultiplierRule("multiplicative", 0.01, MULTIPLIER, 1e-3, 1e3, 0.02, 0.0, 0.9, np.iinfo(np.int32).max)
+    rule = MultiplierRule("multiplicative", 0.01, MULTIPLIER, 1e-3, 1e3, 0.02, 0.0, decay(0.9), np.iinfo(np.int32).max)
     settings = PhaseSettings(kind, 0.05, 1, CHAINS, 2, 0.3, 0.8, True, 10**6, "none", 10, 1, CHAINS)  # type: ignore[arg-type]
     prior = PriorSpec("heads_then_trunk", log_partition, "jensen_shannon", rule, settings, batched())
     schedule = optax.join_schedules(

@@ -31,7 +31,7 @@ from honest.objective.parameter_prior.gaussian import isotropic
 from honest.objective.predictions import Counts, RowSets
 from honest.params import Params, whiten
 from honest.train import phases
-from honest.train.multiplier import MultiplierRule
+from honest.train.multiplier import MultiplierRule, decay
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
 from honest.train.state import Held, Priors
 from honest.units import Quantity, nat
@@ -115,7 +115,7 @@ def make_toy(seed: int, stddev: float, multiplier: float, kind: str = "laplace")
         staging="heads_then_trunk",
         log_partition=True,
         divergence="jensen_shannon",
-        multiplier=MultiplierRule("multiplicative", 0.01, multiplier, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
+        multiplier=MultiplierRule("multiplicative", 0.01, multiplier, 1e-3, 1e3, 0.02, 0.0, decay(0.9), 10**6),
         phases=PhaseSettings(kind, 0.01, 1, 8, 4, 0.1, 0.7, True, 10**6, "none", 10, 1, 8),  # type: ignore[arg-type]
         batch_particles=True,
     )

@@ -370,6 +370,58 @@ def test_mistake_is_told_with_line_key_and_remedy(edited, mistake):
     assert len(others) == (1 if mistake == "tag" else 0)  # the tag sits on an unknown key
 
 
+def test_batches_divide_into_the_devices_that_are_asked_for(plain):
+    """256 = 85·3 + 1, and 128 = 42·3 + 2."""
+    lines = message(plain, "parallel.devices=3").split("\n")
+    text = plain.read_text(encoding="utf-8")
+    start = text[: text.index("\nstages:")].count("\n") + 1
+    found = {key: (int(place), what) for place, key, what in (re.findall(r":(\d+): (\S+): (.*)", x)[0] for x in lines)}
+    assert {key: what for key, (_, what) in found.items()} == {
+        f"stages.{name}.batch_rows": f"{rows} rows do not divide into the 3 of parallel.devices; change one of them"
+        for name, rows in (("trunk", 256), ("heads", 256), ("prior", 128))
+    }
+    for place, _ in found.values():
+        assert place > start and "batch_rows" in text.split("\n")[place - 1]
+    for devices in ("8", "null"):  # of all devices it is known where the run starts
+        load_config(plain, [f"parallel.devices={devices}"])
+
+
+FISHER = "scales: {{source: fisher, stddev: 1.0 θ.{}, examples: 1, rows: {}}}"
+
+
+@pytest.mark.parametrize(
+    ("group", "rows", "more", "have"),
+    [
+        ("intended_head", 100, [], 100),
+        ("intended_head", 125, ["objective.supervision.amplified={share: 0.5, error_rate: 0.0}"], 125),  # 100 + 50/2
+        ("instrumental_head", 50, [], 50),
+        ("instrumental_head", 100, ["objective.supervision.instrumental=none"], 100),  # of the trusted labels then
+        ("trunk", 200, ["objective.staging=all"], 200),
+    ],
+)
+def test_a_prior_takes_its_scales_from_rows_that_there_are(plain, group, rows, more, have):
+    sizes = [f"task.rows.{name}={n}" for name, n in (("world", 200), ("trusted", 100), ("untrusted", 50))]
+    common = [*sizes, "objective.consistency.population=10", *more]
+
+    def asking(count: int) -> str:
+        scales = FISHER.format("trunk" if group == "trunk" else "head", count)
+        return f"objective.first_prior.{group}={{kind: diagonal, {scales}}}"
+
+    load_config(plain, [*common, asking(rows)])
+    load_config(plain, [*common, asking(rows + 1), "methods=[plain_heads]"])  # no prior is made
+    assert message(plain, *common, asking(rows + 1)) == (
+        f"--set {asking(rows + 1)}: objective.first_prior.{group}.scales.rows: asks for {rows + 1} rows, but there "
+        f"are {have} to take them from; change one of them"
+    )
+
+
+def test_rows_of_a_prior_that_no_stage_makes_are_not_asked_for(plain):
+    first = f"objective.first_prior.trunk={{kind: diagonal, {FISHER.format('trunk', 10**8)}}}"
+    load_config(plain, [first, "objective.staging=heads_then_trunk"])
+    second = first.replace("first", "second")
+    assert "asks for 100000000 rows" in message(plain, second, "objective.staging=heads_then_trunk")
+
+
 def test_the_control_variate_needs_an_even_number_of_chains(plain):
     chains = ("objective.phases.kind=chains", "objective.phases.control_variate=newton_stein")
     assert load_config(plain, [*chains, "objective.phases.chains=6"]).config.objective.phases.chains == 6

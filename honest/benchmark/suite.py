@@ -16,9 +16,10 @@ from honest.config_fields import Seed, Strict, Text, require
 from honest.config_io import ConfigError, Place, Problem, load_config, load_sections
 from honest.config_io.document import Document, KeyPath
 from honest.config_tasks import TableTask, WorldTask
-from honest.data.tasks import build_task
 from honest.errors import UserError
+from honest.run import Tasks
 from honest.train.shared_trunk import other_settings
+from honest.train.stage import helped_task
 
 OWN_KEYS = ("name", "seed", "task.seed", "methods")  # of a member, which the suite's own keys say
 OWN_OVERRIDES = 4  # at most, of a member: after those of its task and entry
@@ -177,10 +178,11 @@ def _override_keys(suite: Suite, task: str, entry: str) -> list[KeyPath]:
 
 
 def _misfits(suite: Suite, members: list[Member], places: Document) -> Iterator[Problem]:
-    """Tasks whose files cannot be read, and entries that cannot take over the trunk of the first one."""
+    """Tasks whose files cannot be read or are too small, and entries that cannot take over the first one's trunk."""
     lenders = {member.group: member for member in members if member.trunk is None}
-    for member in {member.task: member for member in reversed(members)}.values():
-        yield from _unreadable(member, places.place(("tasks", member.task)))
+    tasks = Tasks()
+    for member in {(member.task, member.entry): member for member in reversed(members)}.values():
+        yield from _unfit(member, tasks, places.place(("tasks", member.task)))
     for member in members:
         lender = lenders.get(member.group)
         if lender is None:
@@ -197,12 +199,17 @@ def _misfits(suite: Suite, members: list[Member], places: Document) -> Iterator[
             yield Problem(place, key, what, "set these keys under tasks, or in the first entry as well")
 
 
-def _unreadable(member: Member, at: Place) -> Iterator[Problem]:
-    """What is wrong with a file that the task is made from."""
-    section = member.config.task
+def _unfit(member: Member, tasks: Tasks, at: Place) -> Iterator[Problem]:
+    """What is wrong with a file that the task is made from, or with a prior that asks for more rows than it has."""
+    section, key = member.config.task, f"tasks.{member.task}"
     if not isinstance(section, TableTask | WorldTask):
+        return  # how many rows there are stands in the config
+    try:
+        task = tasks(section)
+    except UserError as error:
+        yield Problem(at, key, str(error), "name another file with task.path=FILE under set")
         return
     try:
-        build_task(section)
+        helped_task(member.config, task)
     except UserError as error:
-        yield Problem(at, f"tasks.{member.task}", str(error), "name another file with task.path=FILE under set")
+        yield Problem(at, key, f"entry {member.entry}: {error}", "set it under the task or the entry")

@@ -7,6 +7,7 @@ DIR/log/        what each run's process printed    DIR/.lock                   o
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import itertools
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from honest.config import RunConfig
 from honest.errors import UserError
 from honest.train.run_directory import CONFIG, LOCK, SUMMARY, RunDirectory
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # what a user can put right
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,14 @@ def prepare(plan: Plan) -> None:
     folder, name = plan.folder, Path(plan.name)
     begun = check(plan)
     try:
-        (folder / "log").mkdir(parents=True, exist_ok=True)
-        if begun:
-            there, given = _texts(plan)
-            if there == given:
-                return
+        folder.mkdir(parents=True, exist_ok=True)
+        there, given = _texts(plan) if begun else (None, plan.source.read_text(encoding="utf-8"))
+        if begun and there != given:
             names = (f"{name.stem}.before-{n}{name.suffix}" for n in itertools.count(1))
             shutil.copyfile(folder / name, next(path for each in names if not (path := folder / each).exists()))
-        replace(folder / name, plan.source.read_text(encoding="utf-8"))
+        if there != given:
+            replace(folder / name, given)  # first of all: without it the folder is nobody's
+        (folder / "log").mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error}). Name another --workdir") from error
 
@@ -92,15 +95,19 @@ def prepare(plan: Plan) -> None:
 def replace(path: Path, text: str) -> None:
     """The file as a whole, or as it was."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
 def prepared(plan: Plan) -> Iterator[None]:
     """The folder, made or gone on with; one process at a time runs its members and writes its table.
 
-    UserError: see `check`; it cannot be written; or another process is at work there.
+    UserError: see `check`; it cannot be written, now or while the runs are at work; or another process is there.
     """
     check(plan)  # before the lock file is put there
     try:
@@ -116,4 +123,12 @@ def prepared(plan: Plan) -> Iterator[None]:
                 f"{plan.folder}: another `{plan.command}` is at work there; wait for it, or stop it"
             ) from error
         prepare(plan)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            raise UserError(
+                f"{error.filename or plan.folder}: {error.strerror}. Runs that were at work there were stopped; put "
+                "this right, and the same command goes on"
+            ) from error

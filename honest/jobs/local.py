@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from honest.jobs.pool import Job
 
+TOPOLOGY = Path("/sys/devices/system/cpu")
 Command = Callable[[Job], list[str]]
 COMPILED = "compiled"  # in a folder of runs: XLA's programs; what does not hold a seed is compiled once
 MEMORY = "XLA_PYTHON_CLIENT_MEM_FRACTION"
@@ -25,8 +27,9 @@ class Process:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        if cores:
-            os.sched_setaffinity(self.process.pid, cores)  # before it has imported anything that starts a thread
+        if cores:  # before it has imported anything that starts a thread
+            with contextlib.suppress(OSError):  # cores that were taken away since: a share is for speed alone
+                os.sched_setaffinity(self.process.pid, cores)
 
     def poll(self) -> int | None:
         return self.process.poll()
@@ -41,9 +44,10 @@ class Process:
 class LocalEngine:
     """`slots` processes at a time; what does not hold a seed is compiled once for all of them.
 
-    Each slot has its own share of the cores: two unpinned processes on two cores take turns on both, and were measured
-    to need a fifth to a half more time than one core each. Accelerators are shared out alike; where there are fewer
-    than slots, several processes share one and its memory. One slot alone has the whole machine.
+    Each slot has its own share of the cores, whole ones where there are enough: two unpinned processes on two cores
+    take turns on both, and were measured to need a fifth to a half more time than one core each. Accelerators are
+    shared out alike; where there are fewer than slots, several processes share one and its memory. One slot alone has
+    the whole machine.
     """
 
     def __init__(self, slots: int, command: Command, cache: Path):
@@ -64,11 +68,36 @@ def compiled_once(cache: Path) -> dict[str, str]:
 
 
 def cores(slot: int, slots: int) -> list[int]:
-    """The slot's share of the cores that this process may use; none (no pinning) for one slot, or too few cores."""
+    """The slot's share of the processors that this process may use; none (no pinning) for one slot, or too few."""
     if slots == 1 or not hasattr(os, "sched_getaffinity"):
         return []
     usable = sorted(os.sched_getaffinity(0))
-    return usable[slot::slots] if len(usable) >= slots else []
+    return shares(usable, {cpu: siblings(cpu, TOPOLOGY) for cpu in usable}, slots)[slot]
+
+
+def shares(cpus: Sequence[int], same_core: Mapping[int, frozenset[int]], jobs: int) -> list[list[int]]:
+    """Processors of each of `jobs` jobs: whole cores where there are enough, else single hyper-threads, else none.
+
+    cpus: in ascending order. same_core: processor -> all that share its core, itself too.
+    """
+    by_core: dict[frozenset[int], list[int]] = {}
+    for cpu in cpus:
+        by_core.setdefault(same_core[cpu], []).append(cpu)
+    whole = list(by_core.values())
+    dealt = whole if len(whole) >= jobs else [[cpu] for cpu in cpus]
+    if len(dealt) < jobs:
+        return [[] for _ in range(jobs)]
+    return [sorted(itertools.chain(*dealt[job::jobs])) for job in range(jobs)]
+
+
+def siblings(cpu: int, topology: Path) -> frozenset[int]:
+    """The processors on the core of `cpu`, such as 0 and 4 of "0,4"; itself alone where the system does not say."""
+    try:
+        listed = (topology / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text(encoding="ascii")
+    except OSError:
+        return frozenset([cpu])
+    ranges = (part.split("-") for part in listed.strip().split(","))
+    return frozenset(number for ends in ranges for number in range(int(ends[0]), int(ends[-1]) + 1))
 
 
 def visible_accelerators() -> list[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 POLL_SECONDS = 0.2
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
-FAILED = 1  # exit code
+FAILED = 1  # exit code, of an exception too
 LAST_LINES = 8  # of a failed job's log, shown at the end
 
 
@@ -59,10 +59,10 @@ class Engine(Protocol):
 
 
 class Outcome(NamedTuple):
-    """Jobs by name. stopped: Ctrl-C came before all were tried."""
+    """Jobs by name; failed: with their exit codes. stopped: Ctrl-C came before all were tried."""
 
     done: list[str]
-    failed: list[str]
+    failed: dict[str, int]
     stopped: bool
 
 
@@ -98,27 +98,46 @@ class Pool:
         self.stopping = False
 
     def run(self) -> Outcome:
-        """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop."""
+        """Until nothing is left that can run, or Ctrl-C: then the jobs are asked once to save and stop.
+
+        An error of this process, such as a full disk, stops them in the same way, and is raised once they have ended.
+        """
         before = {number: signal.signal(number, self._stop) for number in STOPS}
         try:
             while self.running or (self.waiting and not self.stopping):
                 self._start_those_ready()
                 self._collect()
                 time.sleep(POLL_SECONDS)
+        except BaseException:
+            self._stop_and_wait()
+            raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return Outcome(self.done, list(self.failed), self.stopping)
+        return Outcome(self.done, self.failed, self.stopping)
+
+    def _stop_and_wait(self) -> None:
+        """Leaves no job running, and writes and prints nothing: that may be what failed."""
+        if not self.stopping:  # a second interrupt would not let them save
+            self._interrupt()
+        while any(started.handle.poll() is None for started in self.running):
+            time.sleep(POLL_SECONDS)
 
     def _stop(self, _number: int, _frame: object) -> None:
         if self.stopping:  # a second one stops at once
             for started in self.running:
                 started.handle.kill()
             return
-        self.stopping = True
+        self._interrupt()
         self.told("stopping: the members that run save first; once more stops at once")
+
+    def _interrupt(self) -> None:
+        self.stopping = True
         for started in self.running:
-            started.handle.interrupt()
+            try:
+                started.handle.interrupt()
+            except OSError:  # such as a full disk, where asking needs a file
+                started.handle.kill()
 
     def _start_those_ready(self) -> None:
         for job in list(self.waiting):
@@ -179,12 +198,25 @@ class Pool:
         return f"{text}, about {minutes:.0f} min left"
 
 
-def failures(jobs: Sequence[Job], failed: Sequence[str]) -> str:
-    """The last lines of each failed job's log."""
+def failures(jobs: Sequence[Job], failed: Mapping[str, int]) -> str:
+    """The last lines of each failed job's log, once for all the runs that it trains. failed: exit codes by name."""
     by_name = {job.name: job for job in jobs}
     parts = []
-    for name in failed:
-        path = by_name[name].log
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-        parts.append("\n".join([f"{name} failed ({path}):", *(f"    {line}" for line in lines)]))
+    for name, code in failed.items():
+        job, many = by_name[name], len(by_name[name].members)
+        text = job.log.read_text(encoding="utf-8", errors="replace")
+        said = [f"    {line}" for line in text.splitlines()[-LAST_LINES:]]
+        if many == 1:
+            parts += [f"{name} failed ({job.log}):", *said]
+            continue
+        parts += [f"{many} members failed together, in one program ({job.log}):", *said]
+        parts += [f"  they are {'; '.join(job.members)}"]
+        if out_of_memory(code, text):
+            parts += [f"  it was out of memory, or killed: try fewer of them in a program, --together {many // 2}"]
     return "\n".join(parts)
+
+
+def out_of_memory(code: int, log: str) -> bool:
+    """Killed, as by the system where memory runs out; or ended by XLA's own exception (exit code 1), the log's last."""
+    last = log.rpartition("Traceback (most recent call last)")[2]
+    return code == -signal.SIGKILL or (code == FAILED and "RESOURCE_EXHAUSTED" in last)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from honest.config_io.document import Document
 from honest.errors import UserError
 from honest.jobs.local import COMPILED, LocalEngine
 from honest.jobs.pool import Engine, Job
@@ -17,12 +18,17 @@ from honest.sweep.engines.slurm import SlurmEngine, check_hosts
 from honest.sweep.engines.slurm_queue import WAITS
 from honest.sweep.members import LoadedSweep
 from honest.sweep.run_member import run_members
+from honest.sweep.spec import Sweep
 
 HERE = ("local", "vmap")
 
 
 def options_of(sweep: LoadedSweep, engine: str) -> Any:
-    """The engine's section of the sweep's file. UserError: it has none, or does not fit the members' configs."""
+    """The engine's section of the sweep's file; None of those that run here.
+
+    UserError: it has none; or the section of any engine does not fit the members' configs.
+    """
+    check_engines(sweep)
     if engine in HERE:
         return None
     section = None if sweep.sweep.engine is None else getattr(sweep.sweep.engine, engine)
@@ -30,12 +36,30 @@ def options_of(sweep: LoadedSweep, engine: str) -> Any:
         raise UserError(
             f"{sweep.path}: --engine {engine} takes its options from the section engine.{engine}, which is not given"
         )
-    configs = {member.name: member.config for member in sweep.members}
-    if engine == "slurm":
-        check_hosts(section, configs)
-    if engine == "kubernetes":
-        check_kubernetes(section, sweep.sweep.name, configs)
     return section
+
+
+def check_engines(sweep: LoadedSweep) -> None:
+    """UserError, with the line, where the section of an engine does not fit the members' configs, chosen or not."""
+    given, configs = sweep.sweep.engine, {member.name: member.config for member in sweep.members}
+    if given is None:
+        return
+    places = Document(Sweep)
+    places.read_file(sweep.path)
+    with at_line(places, "slurm"):
+        if given.slurm is not None:
+            check_hosts(given.slurm, configs)
+    with at_line(places, "kubernetes"):
+        if given.kubernetes is not None:
+            check_kubernetes(given.kubernetes, sweep.sweep.name, configs)
+
+
+@contextmanager
+def at_line(places: Document, engine: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{places.place(('engine', engine)).text}: {error}") from error
 
 
 @contextmanager

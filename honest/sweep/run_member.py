@@ -46,7 +46,7 @@ def _train(folder: Path, names: Sequence[str]) -> int:
     configs = {name: load_config(config_file(folder, name)).config for name in names}
     for config in configs.values():
         hosts.join(config.parallel)  # before the imports below, of which blackjax's computes something
-    from honest.train.loop import Stopped
+    from honest.train.stage import Stopped
     from honest.training import Asked, train
 
     groups: dict[object, list[str]] = {}

@@ -16,17 +16,24 @@ from honest.train import phases
 from honest.train.prior_stage import settling, with_particles
 from honest.train.progress import StageProgress
 from honest.train.spec import StageSpec
-from honest.train.stage import Stage
+from honest.train.stage import Stage, Stopped
 from honest.train.state import Held, PhaseState, TrainState
 from honest.train.together import Shell, join, mean_over_members, own_buffers, parts, read, rows_of
 
 BURN_IN = 1  # folded into the stage's key
 
 
-def settle(stages: Sequence[Stage], mesh: Mesh, steps: int, compiled: Callable[..., Shell]) -> TrainState:
+def settle(
+    stages: Sequence[Stage],
+    mesh: Mesh,
+    steps: int,
+    compiled: Callable[..., Shell],
+    stop_requested: Callable[[], bool],
+) -> TrainState:
     """The members' first states, joined, their phases burnt in for `steps` steps with stage one and λ frozen.
 
-    compiled: makes the shell that is stepped, such as `compile_step`.
+    compiled: makes the shell that is stepped, such as `compile_step`. stop_requested: asked after every step. Raises
+    `Stopped`: nothing of a burn-in is saved, and it begins again.
 
     Modes are followed from both starts (the priors' centre and the trained trunk), and each phase keeps the start that
     reached the lower energy over the whole sets: both phases are treated alike. Chains just move.
@@ -45,6 +52,8 @@ def settle(stages: Sequence[Stage], mesh: Mesh, steps: int, compiled: Callable[.
         for step in range(steps):
             burning, metrics = shell(burning, sets, volume)
             progress.show(step + 1, mean_over_members(read(metrics, len(stages))))
+            if stop_requested():
+                raise Stopped(stages[0].spec.name, 0)
     burnt = parts(burning, len(stages))
     return join([settled(*each, modes) for each in zip(stages, states, burnt, strict=True)])
 

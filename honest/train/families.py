@@ -79,8 +79,7 @@ class Fisher:
         self.predictor, self.sets = predictor, sets
 
     def rows(self, group: str, count: int, key: str) -> Rows:
-        answered = self.sets.trusted if self.sets.untrusted is None else self.sets.untrusted
-        rows = {"trunk": self.sets.world, "intended_head": self.sets.trusted, "instrumental_head": answered}[group]
+        rows = sections.explained_by(self.sets.world, self.sets.trusted, self.sets.untrusted)[group]
         have = jax.tree.leaves(rows)[0].shape[0]
         if count > have:
             raise UserError(f"{key}.rows asks for {count} rows, but there are {have} to take them from; lower it")

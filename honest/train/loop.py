@@ -24,7 +24,7 @@ from honest.train.events import EventLog
 from honest.train.progress import StageProgress
 from honest.train.sharding import replicate
 from honest.train.spec import Numbers
-from honest.train.stage import Stage
+from honest.train.stage import Stage, Stopped
 from honest.train.state import TrainState
 from honest.train.step import Inputs, train_step
 from honest.train.together import (
@@ -45,14 +45,6 @@ from honest.train.together import (
 Evaluate = Callable[[Stage, TrainState], tuple[dict[str, float], dict[str, Any]]]  # scalars, histograms
 
 ROW_SETS = 4  # permutations of a stage; a fifth one's seed is another stage's, and stages' seeds are hashes
-
-
-class Stopped(Exception):
-    """The user asked to stop; what was done up to `step` of `stage` is in a committed checkpoint."""
-
-    def __init__(self, stage: str, step: int):
-        super().__init__(f"stopped in stage {stage} at step {step}")
-        self.stage, self.step = stage, step
 
 
 def batch_at(batch_rows: int, seed: jax.typing.ArrayLike, sets: RowSets, step: jax.Array) -> RowSets:
@@ -160,7 +152,7 @@ def run_stage(
     check_together(stages)
     first = common_step(lanes)
     if first == 0:
-        state = settle(stages, mesh, burn_in, compile_step)
+        state = settle(stages, mesh, burn_in, compile_step, stop_requested)
     else:
         restored = [lane.restore(first) for lane in lanes]
         if first == stage.steps:

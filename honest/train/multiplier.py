@@ -20,7 +20,22 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-SLOW = 0.99  # decay of the averages behind the infeasible flag and the feasible fraction
+
+class Decay(NamedTuple):
+    """Weights of a moving average, which add up to 1.
+
+    Both are stated: where they are traced in float32, 1 − old would be off by up to 3e-8 / new of itself.
+    """
+
+    old: float
+    new: float
+
+
+def decay(old: float) -> Decay:
+    return Decay(old, 1 - old)
+
+
+SLOW = decay(0.99)  # of the averages behind the infeasible flag and the feasible fraction
 
 
 @dataclass(frozen=True)
@@ -34,7 +49,7 @@ class MultiplierRule:
     maximum: float
     rate: float  # η
     proportional_rate: float  # κ
-    ema: float
+    ema: Decay
     warmup_steps: int
 
 
@@ -56,8 +71,8 @@ def init(rule: MultiplierRule, dtype: jnp.dtype) -> MultiplierState:
     return MultiplierState(start, unseen, start, unseen, unseen)
 
 
-def _average(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
-    return jnp.where(jnp.isnan(old), new, decay * old + (1 - decay) * new)
+def _average(old: jax.Array, new: jax.Array, weights: Decay) -> jax.Array:
+    return jnp.where(jnp.isnan(old), new, weights.old * old + weights.new * new)
 
 
 def update(
@@ -69,9 +84,11 @@ def update(
     """
     violation = jax.lax.stop_gradient(violation)
     smooth = _average(state.violation, violation, rule.ema)
-    error = (violation - rule.tolerance) / rule.tolerance
-    smooth_error = (smooth - rule.tolerance) / rule.tolerance
-    last_error = jnp.where(jnp.isnan(state.violation), 0.0, (state.violation - rule.tolerance) / rule.tolerance)
+    # XLA would multiply by a constant's reciprocal, and a member's λ would round other than that of the run alone.
+    tolerance = jax.lax.optimization_barrier(jnp.asarray(rule.tolerance, violation.dtype))
+    error = (violation - tolerance) / tolerance
+    smooth_error = (smooth - tolerance) / tolerance
+    last_error = jnp.where(jnp.isnan(state.violation), 0.0, (state.violation - tolerance) / tolerance)
     if rule.update == "multiplicative":
         moved = state.value * jnp.exp(rule.rate * jnp.clip(smooth_error, -1.0, 1.0))
     elif rule.update == "nupi":

@@ -46,7 +46,7 @@ def prior_spec(config: RunConfig) -> PriorSpec:
             maximum=exchange(rule.maximum),
             rate=rule.rate,
             proportional_rate=rule.proportional_rate,
-            ema=rule.ema,
+            ema=multipliers.decay(rule.ema),
             warmup_steps=rule.warmup_steps,
         ),
         phases=PhaseSettings(

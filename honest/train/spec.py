@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import optax
 
 from honest.baselines.method import Penalty
-from honest.config import GROUPS
+from honest.config_priors import STAGED
 from honest.objective.predictions import Counts, Predictor
 from honest.train import optimizer as optimizers
 from honest.train.multiplier import MultiplierRule
@@ -61,7 +61,7 @@ class PriorSpec:
     @property
     def trained(self) -> tuple[str, ...]:
         """Stage one: chosen around the anchor."""
-        return HEADS if self.staging == "heads_then_trunk" else GROUPS
+        return STAGED[self.staging][0]
 
     @property
     def variables(self) -> frozenset[str]:
@@ -71,7 +71,7 @@ class PriorSpec:
     @property
     def resampled(self) -> tuple[str, ...]:
         """Stage two: drawn around its centre in both phases."""
-        return ("trunk",) if self.staging == "heads_then_trunk" else GROUPS
+        return STAGED[self.staging][1]
 
 
 @dataclass(frozen=True)

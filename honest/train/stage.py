@@ -33,6 +33,14 @@ TRUNK, PRIOR = "trunk", "prior"
 Results = Mapping[str, Params]  # what each finished stage trained
 
 
+class Stopped(Exception):
+    """The user asked to stop; what was done up to `step` of `stage` is in a committed checkpoint, or is step 0."""
+
+    def __init__(self, stage: str, step: int):
+        super().__init__(f"stopped in stage {stage} at step {step}")
+        self.stage, self.step = stage, step
+
+
 def order(config: RunConfig) -> tuple[str, ...]:
     """The stages of a run in order; probes are fitted to the trunk's result when it is evaluated, and have none."""
     return (TRUNK, *(name for name in config.methods if name not in PROBES))
@@ -107,11 +115,20 @@ def make_run(config: RunConfig, task: Task, mesh: Mesh) -> Run:
     )
     for name in ("trunk", "heads", "prior"):
         check_divisible(getattr(config.stages, name).batch_rows, mesh, f"stages.{name}.batch_rows")
-    if PRIOR in config.methods:
-        check_population(config, task)
-    task = replace(task, splits=helped(task.splits, config.objective.supervision, config.seed))
+    task = helped_task(config, task)
     families.check(config.objective, jax.eval_shape(model.init, jax.random.key(0)))
     return Run(config, task, model, mesh)
+
+
+def helped_task(config: RunConfig, task: Task) -> Task:
+    """The task with the help that the config states. UserError: the prior asks for more rows than there then are."""
+    if PRIOR in config.methods:
+        check_population(config, task)
+    splits = helped(task.splits, config.objective.supervision, config.seed)
+    world, trusted, untrusted = (rows.label_B.shape[0] for rows in (splits.world, splits.trusted, splits.untrusted))
+    if wrong := config.too_many_rows(world, trusted, untrusted):
+        raise UserError("; ".join(f"{key} {what}, lower it" for key, what in wrong))
+    return replace(task, splits=splits)
 
 
 def check_population(config: RunConfig, task: Task) -> None:

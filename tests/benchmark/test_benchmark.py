@@ -155,7 +155,7 @@ def test_the_table_is_what_the_runs_say(suite_file, tmp_path, quick):
 def test_a_failed_member_fails_those_that_need_it_and_no_others(suite_file, tmp_path, quick):
     suite, folder = load_suite(suite_file), tmp_path / "out"
     outcome = pool_of(suite, folder, {"easy/seed_0/heads": "fail"}, jobs=2).run()
-    assert outcome.failed == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
+    assert list(outcome.failed) == ["easy/seed_0/heads", "easy/seed_0/prior"] and len(outcome.done) == 6
     told = failures(jobs_of(folder, suite.members), outcome.failed)
     assert "it went wrong" in told and "whose trunk it takes over, failed" in told
     again = pool_of(suite, folder, {}).run()  # the same command tries them again
@@ -347,11 +347,19 @@ def test_the_cities_suite_is_valid_with_a_table(tmp_path):
     table = tmp_path / "shared" / "data" / "worldcities" / "worldcities.csv"
     table.parent.mkdir(parents=True)
     places = (
-        f"{i * 37 % 180 - 90},{i * 53 % 360 - 180},{'CHN' if i % 3 else 'XXX'},{i * 977 % 60000}" for i in range(500)
+        f"{i * 37 % 180 - 90},{i * 53 % 360 - 180},{'CHN' if i % 3 else 'XXX'},{i * 977 % 60000}" for i in range(4000)
     )
     table.write_text("\n".join(["lat,lng,iso3,population", *places, ""]))
     suite = tmp_path / "honest" / "configs" / "benchmark" / "cities.yaml"
     assert len(load_suite(suite).members) == 100
+    given = "objective.consistency.population=1024"
+    text = suite.read_text()
+    line = text[: text.index("  hemisphere:")].count("\n") + 1
+    fisher = "{kind: diagonal, scales: {source: fisher, stddev: 1.0 θ.trunk, examples: 1, rows: 3999}}"
+    for wrong in ("objective.consistency.population=3999", f"'objective.second_prior.trunk={fisher}'"):
+        suite.write_text(text.replace(given, wrong))
+        with pytest.raises(UserError, match=rf"cities.yaml:{line}: tasks.hemisphere: entry .*3999.*lower it"):
+            load_suite(suite)
 
 
 def test_summaries_of_real_runs_have_this_form(tiny_run):

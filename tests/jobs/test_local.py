@@ -1,5 +1,6 @@
 """The pool and the engine of this machine: shares by hand, tries, stops, and jobs that wait for another one."""
 
+import errno
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from honest.jobs import local
-from honest.jobs.local import LocalEngine, accelerators, cores, visible_accelerators
+from honest.jobs.local import LocalEngine, accelerators, cores, shares, visible_accelerators
 from honest.jobs.pool import Job, Pool, failures
 
 # Notes each try and its cores; fails or waits as its first argument says; then it is done.
@@ -80,7 +81,7 @@ def interrupt_once_running(jobs, times=1):
 
 
 @pytest.mark.parametrize(
-    ("usable", "slots", "shares"),
+    ("usable", "slots", "expected"),
     [
         ({0, 1}, 1, [[]]),  # one slot has the machine
         ({0, 1}, 2, [[0], [1]]),
@@ -89,9 +90,39 @@ def interrupt_once_running(jobs, times=1):
         ({0, 1}, 3, [[], [], []]),  # too few to pin
     ],
 )
-def test_cores_are_shared_out(monkeypatch, usable, slots, shares):
+def test_cores_are_shared_out(monkeypatch, usable, slots, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable)
-    assert [cores(slot, slots) for slot in range(slots)] == shares
+    monkeypatch.setattr(local, "siblings", lambda cpu, _: frozenset([cpu]))
+    assert [cores(slot, slots) for slot in range(slots)] == expected
+
+
+PAIRS = [(0, 1), (2, 3), (4, 5), (6, 7)]
+APART = [(0, 4), (1, 5), (2, 6), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "on_one_core", "jobs", "expected"),
+    [
+        (range(8), PAIRS, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
+        (range(8), APART, 2, [[0, 2, 4, 6], [1, 3, 5, 7]]),
+        (range(8), APART, 3, [[0, 3, 4, 7], [1, 5], [2, 6]]),
+        (range(8), PAIRS, 4, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        ([1, 2, 3, 6], PAIRS, 3, [[1], [2, 3], [6]]),  # the others are not ours
+        (range(4), PAIRS, 3, [[0, 3], [1], [2]]),  # two cores for three jobs
+        (range(4), PAIRS, 5, [[], [], [], [], []]),
+    ],
+)
+def test_a_job_has_whole_cores(cpus, on_one_core, jobs, expected):
+    same_core = {cpu: frozenset(core) for core in on_one_core for cpu in core}
+    assert shares(cpus, same_core, jobs) == expected
+
+
+def test_siblings_are_those_that_the_system_lists(tmp_path):
+    for cpu, text in ((0, "0,4\n"), (1, "1-3\n"), (2, "0-1,8-9\n")):
+        (tmp_path / f"cpu{cpu}" / "topology").mkdir(parents=True)
+        (tmp_path / f"cpu{cpu}" / "topology" / "thread_siblings_list").write_text(text)
+    expected = [{0, 4}, {1, 2, 3}, {0, 1, 8, 9}, {3}]  # of the last one nothing is said
+    assert [local.siblings(cpu, tmp_path) for cpu in range(4)] == expected
 
 
 @pytest.mark.parametrize(
@@ -127,7 +158,7 @@ def test_accelerators_that_may_be_used(monkeypatch):
 
 def test_a_job_that_fails_once_is_tried_again(make):
     job, told = make("a", "once"), []
-    assert run([job], make, retries=1, told=told) == (["a"], [], False)
+    assert run([job], make, retries=1, told=told) == (["a"], {}, False)
     assert len(tries(job)) == 2
     assert told[:3] == ["a: started", "a: failed with exit code 3, and is tried again", "a: started, try 2 of 2"]
     assert job.log.read_text().count("it went wrong") == 1  # the log keeps the first try's output
@@ -135,34 +166,59 @@ def test_a_job_that_fails_once_is_tried_again(make):
 
 def test_a_job_that_always_fails_is_tried_as_often_as_asked(make):
     jobs = [make("a", "fail"), make("b")]
-    assert run(jobs, make, retries=2) == (["b"], ["a"], False)
+    assert run(jobs, make, retries=2) == (["b"], {"a": 3}, False)
     assert (len(tries(jobs[0])), len(tries(jobs[1]))) == (3, 1)
-    assert "it went wrong" in failures(jobs, ["a"])
+    assert "it went wrong" in failures(jobs, {"a": 3})
+
+
+OUT_OF_MEMORY = "Traceback (most recent call last):\n  File\nXlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "hint"),
+    [
+        (1, OUT_OF_MEMORY, True),
+        (-9, "step 3\n", True),
+        (1, f"{OUT_OF_MEMORY}Traceback (most recent call last):\nKeyError: 'a'\n", False),  # the earlier try's
+        (2, f"{OUT_OF_MEMORY}honest: a mistake\n", False),
+        (-11, "step 3\n", False),
+    ],
+)
+def test_members_that_failed_together_are_told_together(tmp_path, code, log, hint):
+    group = Job("a and 2 more", ("a", "b", "c"), tmp_path, tmp_path / "a.log", None, lambda: False)
+    alone = Job("d", ("d",), tmp_path, tmp_path / "d.log", None, lambda: False)
+    for job in (group, alone):
+        job.log.write_text(log)
+    first, second = (failures([group, alone], {name: code}) for name in ("a and 2 more", "d"))
+    assert first.startswith(f"3 members failed together, in one program ({group.log}):\n")
+    assert first.count(log.splitlines()[-1]) == 1 and "they are a; b; c" in first
+    assert ("--together 1" in first) == hint
+    assert second.startswith(f"d failed ({alone.log}):") and "together" not in second
 
 
 def test_a_job_that_says_it_ended_well_and_is_not_done_has_failed(make, tmp_path):
     job = make("a")
     never = Job("a", ("a",), tmp_path, job.log, None, lambda: False)
-    assert run([never], make) == ([], ["a"], False)
+    assert run([never], make) == ([], {"a": 0}, False)
 
 
 def test_a_finished_job_is_not_started(make, tmp_path):
     (tmp_path / "a.done").touch()
     jobs = [make("a"), make("b", after="a")]
-    assert run(jobs, make) == (["a", "b"], [], False)
+    assert run(jobs, make) == (["a", "b"], {}, False)
     assert (tries(jobs[0]), len(tries(jobs[1]))) == ([], 1)
 
 
 def test_a_job_waits_for_the_one_before_it(make):
     jobs = [make("second", after="first"), make("first", "once")]
     told = []
-    assert run(jobs, make, slots=2, retries=1, told=told) == (["first", "second"], [], False)
+    assert run(jobs, make, slots=2, retries=1, told=told) == (["first", "second"], {}, False)
     assert told.index("second: started") > next(i for i, line in enumerate(told) if line.startswith("first: done"))
 
 
 def test_a_failed_job_fails_those_after_it(make):
     jobs = [make("first", "fail"), make("second", after="first"), make("third", after="second"), make("other")]
-    assert run(jobs, make) == (["other"], ["first", "second", "third"], False)
+    assert run(jobs, make) == (["other"], {"first": 3, "second": 3, "third": 3}, False)
     assert tries(jobs[1]) == tries(jobs[2]) == []
     assert "not run: first" in jobs[1].log.read_text()
 
@@ -173,9 +229,8 @@ def test_a_process_has_the_cores_of_its_slot_and_the_cache(make, tmp_path):
     thread = interrupt_once_running(jobs)
     assert run(jobs, make, slots=2).stopped
     thread.join()
-    usable = sorted(os.sched_getaffinity(0))
-    shares = [",".join(map(str, usable[0::2])), ",".join(map(str, usable[1::2]))]
-    assert [tries(job) for job in jobs] == [[share] for share in shares]
+    own = [{int(cpu) for line in tries(job) for cpu in line.split(",")} for job in jobs]
+    assert own[0] | own[1] == os.sched_getaffinity(0) and not own[0] & own[1]
     assert f"cache {tmp_path / 'compiled'}" in jobs[0].log.read_text()
 
 
@@ -183,10 +238,28 @@ def test_a_stop_saves_and_starts_nothing_more(make):
     jobs = [make("a", "slow"), make("b")]
     thread = interrupt_once_running(jobs[:1])
     handler = signal.getsignal(signal.SIGINT)
-    assert run(jobs, make, retries=3) == ([], [], True)
+    assert run(jobs, make, retries=3) == ([], {}, True)
     thread.join()
     assert "saved" in jobs[0].log.read_text()
     assert (len(tries(jobs[0])), tries(jobs[1])) == (1, [])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_an_error_of_the_pool_itself_stops_its_jobs(make):
+    """The first one's end is told to a full disk."""
+    jobs = [make("a"), make("b", "slow"), make("c")]
+    handler = signal.getsignal(signal.SIGINT)
+
+    def ended():
+        while not tries(jobs[1]):
+            time.sleep(0.02)
+        time.sleep(0.2)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    engine = LocalEngine(2, make.command, jobs[0].folder / "compiled")
+    with pytest.raises(OSError, match="No space left"):
+        Pool(jobs, engine, 0, lambda _: None, ended).run()
+    assert jobs[1].log.read_text().endswith("saved\n") and not tries(jobs[2])  # it has ended, and none was begun
     assert signal.getsignal(signal.SIGINT) is handler
 
 
@@ -194,7 +267,7 @@ def test_a_second_stop_kills(make):
     job = make("a", "deaf")  # the first one does not reach it
     thread = interrupt_once_running([job], times=2)
     began = time.monotonic()
-    assert run([job], make) == ([], [], True)
+    assert run([job], make) == ([], {}, True)
     thread.join()
     assert time.monotonic() - began < 50  # of the 60 s that it would take
     assert not job.finished()

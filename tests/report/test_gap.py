@@ -32,7 +32,7 @@ from honest.report.gap import (
 )
 from honest.report.ledger_values import LedgerValues, LogPartitionSampler, SampledLogPartition, ordered
 from honest.train import multiplier as multipliers
-from honest.train.multiplier import MultiplierRule
+from honest.train.multiplier import MultiplierRule, decay
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec, program_of
 from honest.train.state import Held, PhaseState, PriorState, TrainState
 from tests.planted_heads import Rows, ToyPredictor, features
@@ -284,7 +284,7 @@ def test_log_z_d_is_sampled_with_the_data():
     """One weight, t = c + σu with c = 1 and σ = 0.5, against quadrature: log Z is more than 2 nats away."""
     x_B = jnp.array([1.0, -2.0, 0.5, 3.0, -1.0, 2.0])
     rows = Rows(x_B[:, None], jnp.array([0, 1, 0, 1, 0, 0]), jnp.full((6, 1, 2), -1))
-    rule = MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, 0.9, 0)
+    rule = MultiplierRule("additive", 0.1, 3.0, 0.1, 9.0, 0.1, 0.0, decay(0.9), 0)
     settings = PhaseSettings("points", 0.1, 1, 1, 1, 0.1, 0.8, True, 6, "none", 1, 1, 1)
     prior = PriorSpec("heads_then_trunk", True, "jensen_shannon", rule, settings, False)
     spec = StageSpec("one weight", OneWeight(), HEADS, Counts(6, 0, 0, 6), 1, optax.identity(), prior, None)

@@ -11,6 +11,7 @@ import pytest
 from honest.config_io import ConfigError
 from honest.errors import UserError
 from honest.run import start_all
+from honest.sweep.choice import options_of
 from honest.sweep.command import check_members, members_table
 from honest.sweep.estimate import duration, member_seconds
 from honest.sweep.grouping import groups_of, is_number, program_key
@@ -122,6 +123,7 @@ def test_names_by_the_shortest_end_that_tells_keys_apart():
             "prior.stepz=8",
             "sweep.yaml:4: set.0: --set stages.prior.stepz=8: stages.prior.stepz",
         ),
+        ("prior.steps=8", "prior.batch_rows=9, parallel.devices=2", "9 rows do not divide into the 2 of parallel.dev"),
         ("3.0e-2, 1.0e-2", "3.0e-2", "lists taken side by side need one length"),
         ("== 10 or", "=== 10 or", "constraints.0"),
         ("stages.prior.steps=8", "seed=8", "seed is varied as well"),
@@ -195,6 +197,31 @@ def test_the_guess_grows_with_steps_and_falls_with_speed(write):
     assert member_seconds(long, 1e9) > 2 * member_seconds(short, 1e9)
     assert member_seconds(long, 1e9) > member_seconds(long, 1e12)
     assert (duration(20), duration(600), duration(9000)) == ("20 s", "10 min", "2.5 h")
+
+
+CLUSTER = """
+engine:
+  slurm: {slots: 1, partition: null, account: null, timeout_minutes: 9, requeues: 0, save_seconds: 9, nodes: 1,
+    tasks_per_node: 1, cpus_per_task: 1, gpus_per_node: 0, memory_gb: null, setup: [], sbatch: {}}
+  kubernetes: {namespace: a, image: a, service_account: null, claim: a, mount_path: /a, folder: a, cpu: "1",
+    memory: 1Gi, gpu_resource: a, gpus: 0, hosts: 1, parallelism: 1, backoff_limit: 0, save_seconds: 9}
+"""
+
+
+@pytest.mark.parametrize("engine", ["local", "kubernetes"])
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("nodes: 1", "nodes: 2", r"sweep.yaml:14: engine.slurm asks for 2 tasks a job .*parallel.hosts: one"),
+        ("nodes: 1", "nodes: 1, node: 1", r"sweep.yaml:14: engine.slurm.node: unknown key"),
+        ("hosts: 1", "hosts: 2", r"sweep.yaml:16: engine.kubernetes.hosts is 2, but .*parallel.hosts: one"),
+    ],
+)
+def test_the_options_of_all_engines_are_checked_by_any(write, engine, old, new, told):
+    text = textwrap.dedent(TEXT) + CLUSTER
+    options_of(load_sweep(write(text=text)), engine)
+    with pytest.raises(UserError, match=told):
+        options_of(load_sweep(write((old, new), text=text)), engine)
 
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)

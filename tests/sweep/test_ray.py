@@ -64,7 +64,7 @@ def tries(folder: Path, member: str) -> list[str]:
 def test_members_are_trained_each_job_in_a_process_of_its_own(engine, folder):
     jobs = [job_of(folder, "a"), job_of(folder, "pair", "b", "c")]
     outcome = Pool(jobs, engine, 0, lambda _: None, lambda: None).run()
-    assert (sorted(outcome.done), outcome.failed, outcome.stopped) == (["a", "pair"], [], False)
+    assert (sorted(outcome.done), outcome.failed, outcome.stopped) == (["a", "pair"], {}, False)
     processes = {name: tries(folder, name)[0].split()[0] for name in "abc"}
     assert processes["a"] != processes["b"] == processes["c"]
     waited(lambda: not any(Path("/proc", process).exists() for process in processes.values()))  # and its memory free
@@ -79,7 +79,7 @@ def test_failures_have_their_exit_code_and_last_lines(engine, folder):
     told = []
     outcome = Pool(jobs, engine, 1, told.append, lambda: None).run()
     assert outcome.done == ["once-a"]
-    assert outcome.failed == ["die-b"]
+    assert list(outcome.failed) == ["die-b"]
     assert [len(tries(folder, job.name)) for job in jobs] == [2, 2]
     assert "once-a: failed with exit code 3, and is tried again" in told
     assert "once-a went wrong" in jobs[0].log.read_text()
@@ -99,7 +99,7 @@ def test_a_job_that_runs_saves_and_one_that_waits_is_dropped(engine, folder):
     thread.start()
     outcome = Pool(jobs, engine, 1, lambda _: None, lambda: None).run()
     thread.join()
-    assert (outcome.done, outcome.failed, outcome.stopped) == ([], [], True)
+    assert (outcome.done, outcome.failed, outcome.stopped) == ([], {}, True)
     assert [len(tries(folder, job.name)) for job in jobs] == [1, 1, 0]
     for name in ("slow-a", "slow-b"):
         assert f"{name} saved" in (folder / "log" / f"{name}.txt").read_text()

@@ -151,7 +151,7 @@ def test_what_the_cluster_is_asked_for(cluster):
 def test_members_are_trained_and_their_output_is_in_the_log(cluster):
     jobs = [cluster.job("a"), cluster.job("pair", "b", "c")]
     outcome, _ = pooled(cluster, jobs)
-    assert (sorted(outcome.done), outcome.failed, outcome.stopped) == (["a", "pair"], [], False)
+    assert (sorted(outcome.done), outcome.failed, outcome.stopped) == (["a", "pair"], {}, False)
     assert [cluster.tries(member) for member in "abc"] == [1, 1, 1]
     assert jobs[1].log.read_text().splitlines() == ["b begins", "b from a child", "c begins", "c from a child"]
     assert list((cluster.folder / "slurm" / "jobs").iterdir()) == []
@@ -161,7 +161,7 @@ def test_failures_have_their_exit_code_and_last_lines(cluster):
     jobs = [cluster.job("once-a"), cluster.job("die-b")]
     outcome, lines = pooled(cluster, jobs, retries=1)
     assert outcome.done == ["once-a"]
-    assert outcome.failed == ["die-b"]
+    assert list(outcome.failed) == ["die-b"]
     assert [cluster.tries(job.name) for job in jobs] == [2, 2]
     assert "once-a: failed with exit code 3, and is tried again" in lines
     assert "once-a went wrong" in jobs[0].log.read_text()
@@ -172,14 +172,14 @@ def test_a_job_that_sbatch_refuses_has_failed(cluster):
     (cluster.home / "refuse").touch()
     job = cluster.job("a")
     outcome, _ = pooled(cluster, [job])
-    assert outcome.failed == ["a"]
+    assert list(outcome.failed) == ["a"]
     assert "Invalid account or account/partition" in job.log.read_text()
 
 
 def test_a_failing_setup_line_is_shown(cluster):
     job = cluster.job("a")
     outcome, _ = pooled(cluster, [job], setup=["echo no such module; exit 4"])
-    assert outcome.failed == ["a"]
+    assert list(outcome.failed) == ["a"]
     assert "no such module" in job.log.read_text()
 
 

@@ -42,7 +42,7 @@ def follow(config: RunConfig, mesh: Mesh, steps: int, burn_in: int) -> tuple[dic
     untrained = make_stage(run, TRUNK, {}).init().params
     trunk = jax.tree.map(lambda leaf: 1.25 * leaf, untrained)  # stands for a trained one: apart from the priors' centre
     stage = make_stage(run, PRIOR, {TRUNK: trunk})
-    state = stage.spread.place(settle([stage], mesh, burn_in, compile_step))
+    state = stage.spread.place(settle([stage], mesh, burn_in, compile_step, lambda: False))
     shell = compile_step([stage], mesh)
     program: Any = shell.func
     compiled = program.lower(state, stage.sets, stage.volume, **shell.keywords).compile()

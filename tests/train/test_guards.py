@@ -16,7 +16,7 @@ from honest.objective.predictions import Counts, RowSets
 from honest.params import Params
 from honest.train import multiplier as multipliers
 from honest.train import phases
-from honest.train.multiplier import MultiplierRule
+from honest.train.multiplier import MultiplierRule, decay
 from honest.train.spec import HEADS, PhaseSettings, PriorSpec, StageSpec
 from honest.train.state import Held, PriorState, TrainState, VolumeState
 from honest.train.step import Inputs, differentiate, prior_metrics, train_step
@@ -64,7 +64,7 @@ def problem(
         staging=staging,  # type: ignore[arg-type]
         log_partition=True,
         divergence="jensen_shannon",
-        multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, 0.9, 10**6),
+        multiplier=MultiplierRule("multiplicative", 0.01, WEIGHT, 1e-3, 1e3, 0.02, 0.0, decay(0.9), 10**6),
         phases=PhaseSettings(kind, 0.05, 1, chains, 3, 0.3, 0.8, True, 10**6, control_variate, 3, 1, chains),  # type: ignore[arg-type]
         batch_particles=True,
     )

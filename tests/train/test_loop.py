@@ -17,16 +17,18 @@ from honest.data.loader import indices
 from honest.data.tasks import build_task
 from honest.model.two_head import HeadLogits
 from honest.objective.predictions import Counts, RowSets
+from honest.train import loop
 from honest.train.checkpoint import Checkpoints
 from honest.train.events import EventLog, read_events
-from honest.train.loop import Lane, Stopped, compile_step, run_stage
+from honest.train.loop import Lane, compile_step, run_stage
 from honest.train.sharding import make_mesh, replicate
 from honest.train.spec import HEADS, Numbers, StageSpec
 from honest.train.spread import Spread
-from honest.train.stage import PRIOR, TRUNK, Stage, make_run
+from honest.train.stage import PRIOR, TRUNK, Stage, Stopped, make_run
 from honest.train.stages import make_stage
 from honest.train.state import Held, TrainState
 from tests.conftest import write_tiny
+from tests.train.test_together import MEMBERS, stage_of
 
 TRUSTED, UNTRUSTED, BATCH, SEED = 12, 20, 4, 5
 STEPS = 6  # two epochs of the trusted rows
@@ -171,6 +173,30 @@ def test_a_stop_is_saved_and_resumed_at_the_next_batch(tmp_path):
     finished = run(toy(), tmp_path / "parts", parts)  # nothing is left to do
     assert len(parts.visited) == STEPS and int(finished.step) == STEPS
     assert scalars(tmp_path / "whole") == scalars(tmp_path / "parts") != []
+
+
+def test_a_stop_ends_the_burn_in_between_two_steps(tmp_path, monkeypatch):
+    stage = replace(stage_of("chains", MEMBERS[0], "float32"), starts=dict)
+    steps: list[int] = []
+
+    def shell(state, _sets, _volume):
+        steps.append(int(state.step))
+        return state, {}
+
+    monkeypatch.setattr(loop, "compile_step", lambda *_: shell)
+    checkpoints, events = Checkpoints(tmp_path / "checkpoints", keep=2), EventLog(tmp_path)
+    lane = Lane(stage, checkpoints, events, Recorder(), log_every=1)
+    with pytest.raises(Stopped, match=f"stopped in stage {stage.spec.name} at step 0"):
+        run_stage(
+            [lane],
+            make_mesh(1),
+            burn_in=5,
+            checkpoint_every=1,
+            evaluate_every=1,
+            stop_requested=lambda: len(steps) == 2,
+        )
+    assert len(steps) == 2 and checkpoints.latest() is None
+    events.close()
 
 
 def test_events_of_a_process_that_died_are_written_by_the_next(tmp_path):

@@ -19,6 +19,7 @@ from honest.objective.log_posterior import ObjectiveTerms, log_posterior
 from honest.objective.predictions import Counts, RowSets, predict
 from honest.train import multiplier
 from honest.train.multiplier import MultiplierRule
+from honest.train.spec import MULTIPLIER_NUMBERS
 from honest.units import Quantity, density, disagreement, example, nat, strip_grad, value_and_grad
 from tests.priors import gaussian
 
@@ -40,7 +41,7 @@ def make_rule(update, **changed):
         "maximum": 10.0,
         "rate": 0.02,
         "proportional_rate": 0.3,
-        "ema": 0.5,
+        "ema": multiplier.decay(0.5),
         "warmup_steps": 0,
     }
     return MultiplierRule(update=update, **{**base, **changed})
@@ -53,6 +54,35 @@ def follow(rule, violations):
         state, weight = update_jit(rule, state, jnp.asarray(violation), jnp.asarray(step))
         path.append((float(state.value), float(weight)))
     return path, state
+
+
+def test_traced_numbers_give_the_multiplier_of_stated_ones():
+    """Of members that are trained together they are traced; float32 chains would make more of another rounding."""
+    with jax.enable_x64(False):
+        violations = np.random.default_rng(0).uniform(0, 0.05, 50).astype(np.float32)
+        rule = make_rule("multiplicative", tolerance=0.02, ema=multiplier.decay(0.9))
+
+        @jax.jit
+        def traced(numbers, state, violation, step):
+            return multiplier.update(dataclasses.replace(rule, **numbers), state, violation, step)
+
+        numbers = {name: jax.tree.map(jnp.float32, vars(rule)[name]) for name in MULTIPLIER_NUMBERS}
+        ours = expected = multiplier.init(rule, jnp.float32)
+        for step, violation in enumerate(violations):
+            ours, _ = traced(numbers, ours, violation, step)
+            expected, _ = update_jit(rule, expected, violation, step)
+            assert (ours.value, ours.violation) == (expected.value, expected.violation)
+    assert 0.5 < float(ours.value) != 2.0
+
+
+def test_a_traced_decay_close_to_one_loses_no_digits():
+    """0 and then 0.2 average to 0.2·10⁻⁴; in float32, 1 − 0.9999 would be 1.00017·10⁻⁴."""
+    with jax.enable_x64(False):
+        rule = make_rule("multiplicative", ema=jax.tree.map(jnp.float32, multiplier.decay(0.9999)))
+        state = multiplier.init(rule, jnp.float32)
+        for step, violation in enumerate((0.0, 0.2)):
+            state, _ = multiplier.update(rule, state, jnp.float32(violation), jnp.asarray(step))
+        np.testing.assert_allclose(state.violation, 2e-5, rtol=1e-6)
 
 
 # Violations 0.2 then 0.05 at tolerance 0.1: errors 1 and −0.5; averages 0.2 and 0.125, whose errors are 1 and 0.25.
@@ -211,7 +241,9 @@ def test_multiplier_is_the_measured_exchange_rate(update):
     """λ·N_c = −∂(data + priors at the optimum)/∂ε: nats paid for one unit of disagreement, by finite difference
     (there is no log Z here, so it is fixed)."""
     sets = disagreeing_people()
-    rule = make_rule(update, initial=1.0, minimum=1e-3, maximum=1e3, rate=0.01, warmup_steps=100, ema=0.9)
+    rule = make_rule(
+        update, initial=1.0, minimum=1e-3, maximum=1e3, rate=0.01, warmup_steps=100, ema=multiplier.decay(0.9)
+    )
 
     @jax.jit
     @jax.vmap

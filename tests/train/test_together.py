@@ -28,7 +28,10 @@ STEPS = 20
 # Seed, learning rate, λ0, ε, σ1 and σ2, step size or modes' learning rate of each member.
 MEMBERS = ((3, 0.02, 2.0, 0.02, 0.7, 0.8, 0.2), (4, 0.05, 9.0, 0.001, 0.3, 1.5, 0.3))
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64"),  # by `problem`, whose λ is float32 then
+]
 
 
 def stage_of(kind: str, member: tuple[float, ...], dtype: str) -> Stage:
@@ -97,14 +100,32 @@ def follow(stages: list[Stage]) -> tuple[list[dict[str, np.ndarray]], list[Train
     return [{tag: np.stack(values) for tag, values in series.items()} for series in found], parts(state, len(stages))
 
 
+def tolerance_of(kind: str, dtype: str, in_a_batch: bool) -> float:
+    """Of metrics, relative to the largest number of a series.
+
+    One is wider than the rest: batched products round other than one member's, and in float32 the chains' moves make
+    up to 3.8e-5 of it within these steps (in an acceptance probability, a constraint's cost and the gradient's norm; no
+    decision differs). In turn, chains have every bit of λ, acceptance and parameters.
+    """
+    if dtype == "float64":
+        return 1e-8
+    return 1e-4 if kind == "chains" and in_a_batch else 1e-5
+
+
 @pytest.mark.parametrize("in_a_batch", [True, False], ids=["vmap", "in turn"])
 @pytest.mark.parametrize(
-    ("kind", "dtype", "tolerance"),
-    [("chains", "float64", 1e-8), ("laplace", "float64", 1e-8), ("points", "float32", 1e-5)],
-    ids=["chains", "laplace", "float32"],
+    ("kind", "dtype"),
+    [
+        ("chains", "float64"),
+        ("laplace", "float64"),
+        ("points", "float32"),
+        ("laplace", "float32"),
+        ("chains", "float32"),
+    ],
 )
-def test_members_have_the_numbers_that_they_have_alone(kind, dtype, tolerance, in_a_batch, monkeypatch):
+def test_members_have_the_numbers_that_they_have_alone(kind, dtype, in_a_batch, monkeypatch):
     monkeypatch.setattr(together, "batched", lambda: in_a_batch)
+    exact = 1e-8 if dtype == "float64" else 1e-5
     with jax.enable_x64(dtype == "float64"):
         stages = [stage_of(kind, member, dtype) for member in MEMBERS]
         joined, states = follow(stages)
@@ -114,17 +135,14 @@ def test_members_have_the_numbers_that_they_have_alone(kind, dtype, tolerance, i
                 if expected.dtype == bool:
                     np.testing.assert_array_equal(joined[index][tag], expected)
                 else:
-                    scale = max(np.max(np.abs(expected)), 1e-6)
-                    np.testing.assert_allclose(
-                        joined[index][tag], expected, rtol=0, atol=tolerance * scale, err_msg=tag
-                    )
+                    atol = tolerance_of(kind, dtype, in_a_batch) * max(np.max(np.abs(expected)), 1e-6)
+                    np.testing.assert_allclose(joined[index][tag], expected, rtol=0, atol=atol, err_msg=tag)
             for ours, expected in zip(jax.tree.leaves(states[index]), jax.tree.leaves(state), strict=True):
                 assert ours.dtype == expected.dtype and ours.shape == expected.shape
-            jax.tree.map(
-                lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=100 * tolerance),
-                states[index].params,
-                state.params,
-            )
+            for ours, expected in zip(
+                jax.tree.leaves(states[index].params), jax.tree.leaves(state.params), strict=True
+            ):
+                np.testing.assert_allclose(ours, expected, rtol=0, atol=exact * min(1.0, np.max(np.abs(expected))))
     losses = np.stack([series["objective/loss_nats_per_example"][-1] for series in joined])
     assert len({f"{loss:.6f}" for loss in losses}) == len(MEMBERS)  # they are three members, not one
     if kind == "chains":

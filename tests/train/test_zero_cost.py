@@ -209,8 +209,9 @@ def test_a_multiplier_that_is_differentiated_gives_another_program(monkeypatch):
     spec, state, inputs = full_problem("points")
     same = lowered(shipped.train_step, spec, state, inputs)
     identity = lambda x: x  # noqa: E731
+    lax = SimpleNamespace(stop_gradient=identity, optimization_barrier=jax.lax.optimization_barrier)
     monkeypatch.setattr(plain, "stop_gradient", identity)
-    monkeypatch.setattr(multipliers, "jax", SimpleNamespace(lax=SimpleNamespace(stop_gradient=identity)))
+    monkeypatch.setattr(multipliers, "jax", SimpleNamespace(lax=lax))
     assert same != lowered(plain.train_step, spec, without_units(state), inputs)
 
 

@@ -119,7 +119,8 @@ def relay(out: Path) -> Any:
     """One run by several ways in turn; every process of it would read the checkpoint of another layout."""
     from honest.train.checkpoint import Checkpoints
     from honest.train.events import EventLog
-    from honest.train.loop import Lane, Stopped, run_stage
+    from honest.train.loop import Lane, run_stage
+    from honest.train.stage import Stopped
 
     for way, last in RELAY:
         stage = toy_stage("chains", way)
