@@ -136,7 +136,8 @@ def test_a_mistake_is_found_under_chexify():
 
 
 def test_the_pmap_variants_pass_on_two_devices():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "64"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PJRT_NPROC": "64"}
     command = [sys.executable, "-m", "pytest", "-v", "-k", "pmap and TestVariants", __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout
