@@ -33,6 +33,7 @@ from honest.testing import (
 from honest.units import Quantity, UnitError, bit, density, displacement, example, nat
 from tests.train.test_guards import problem
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 TRUNK = displacement("trunk")
 STATIC = {"with_jit": True, "without_jit": True, "with_device": True, "without_device": True, "with_pmap": True}
 

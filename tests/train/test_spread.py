@@ -18,6 +18,7 @@ from honest.train.sharding import make_mesh
 from honest.train.spec import HEADS, StageSpec
 from honest.train.spread import InParts, Spread
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROWS, WIDTH = 256, 128
 
 
