@@ -33,6 +33,7 @@ from honest.testing import (
 from honest.units import Quantity, UnitError, bit, density, displacement, example, nat
 from tests.train.test_guards import problem
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 TRUNK = displacement("trunk")
 STATIC = {"with_jit": True, "without_jit": True, "with_device": True, "without_device": True, "with_pmap": True}
 
@@ -136,7 +137,8 @@ def test_a_mistake_is_found_under_chexify():
 
 
 def test_the_pmap_variants_pass_on_two_devices():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PJRT_NPROC": "64"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PJRT_NPROC": "64"}
     command = [sys.executable, "-m", "pytest", "-v", "-k", "pmap and TestVariants", __file__]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout

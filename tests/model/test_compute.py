@@ -21,6 +21,7 @@ from tests.model.test_model import (
     some_tokens,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROUNDOFF = 2.0**-9  # of bfloat16, which keeps 8 significant bits
 # Matmuls in a lowered module: the operands' element types, and the accumulation of an explicit algorithm.
 DOT = re.compile(r"stablehlo\.dot_general [^\n]*: \(tensor<[^>]*x(\w+)>, tensor<[^>]*x(\w+)>\)")

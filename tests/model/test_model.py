@@ -17,6 +17,7 @@ from honest.model.attention import Attention, rotate
 from honest.model.transformer import LayerNorm, RMSNorm, Trunk
 from honest.model.two_head import Head, HeadSizes, Model, build
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 VOCABULARY, MAX_LENGTH, CHANNELS, CLASSES, WIDTH = 11, 7, 2, 5, 8
 LAST = np.array([0, 3, 6, 2])
 

@@ -24,6 +24,7 @@ from honest.units import Quantity, density, disagreement, example, nat, strip_gr
 from tests.priors import gaussian
 
 update_jit = jax.jit(multiplier.update, static_argnums=0)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 RULES = ("multiplicative", "additive", "augmented_lagrangian", "nupi")
 
 

@@ -21,6 +21,7 @@ from honest.train.spec import HEADS, StageSpec
 from honest.train.spread import InParts, Spread
 from honest.units import Quantity, example, nat
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROWS, WIDTH = 256, 128
 
 
