@@ -13,6 +13,7 @@ LAYERS = (
     "units",
     "config_fields",
     "config_priors",
+    "config_objective",
     "config_world",
     "config_tasks",
     "config",

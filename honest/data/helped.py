@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from honest.config import Amplified, Comparisons, Supervision
+from honest.config_objective import Amplified, Comparisons, Supervision
 from honest.data.batch import NONE, Batch, Evaluation, Pairs, Splits, concatenate, labelled
 
 STREAMS = {"amplified": 11, "comparisons": 12}  # beside a task's own

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from pydantic import BaseModel
 
-from honest.config import GROUP_UNITS, ObjectiveConfig
+from honest.config import GROUP_UNITS
+from honest.config_objective import ObjectiveConfig
 from honest.config_priors import GaussianPrior
 from honest.objective.log_posterior import ObjectiveTerms
 from honest.objective.parameter_prior import Prior, precision

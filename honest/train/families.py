@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from honest import config_priors as sections
-from honest.config import GROUP_UNITS, GROUPS, ObjectiveConfig
+from honest.config import GROUP_UNITS, GROUPS
+from honest.config_objective import ObjectiveConfig
 from honest.errors import UserError
 from honest.objective.data_loss import label_nll, world_nll
 from honest.objective.parameter_prior import (

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from honest.config import Supervision
+from honest.config_objective import Supervision
 from honest.data.batch import NONE, Batch, Evaluation, Splits
 from honest.data.helped import helped
 
