@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test benchmark gradient-noise lint typecheck lock tensorboard
+.PHONY: quickstart test test-ray benchmark gradient-noise lint typecheck lock tensorboard
 .DELETE_ON_ERROR:
 
 $(STAMP): requirements.lock pyproject.toml
@@ -22,6 +22,10 @@ quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are
 
 test: $(STAMP)  ## every test (two CPU cores, 18 minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test-ray: $(STAMP)  ## the sweep engine on a Ray that is started here; installs Ray (240 MB), which `make test` does without
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet -e '.[ray]'
+	$(BIN)/python -m pytest tests/sweep/test_ray.py
 
 benchmark: $(STAMP)  ## tracing cost of the units, throughput against PyTorch and plain Flax, members together: ratios in one run
 	$(BIN)/python benchmarks/tracing.py
