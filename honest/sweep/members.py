@@ -163,10 +163,11 @@ def _short(name: str) -> str:
 
 
 def shortest_end(key: str, keys: Sequence[str]) -> str:
+    """The end that no other key has; the whole key where it is itself another one's end (seed, beside task.seed)."""
     parts = key.split(".")
     ends = (".".join(parts[-n:]) for n in range(1, len(parts) + 1))
     others = [other for other in keys if other != key]
-    return next(end for end in ends if not any(other == end or other.endswith(f".{end}") for other in others))
+    return next((end for end in ends if not any(other == end or other.endswith(f".{end}") for other in others)), key)
 
 
 def _word(value: Any) -> str:

@@ -106,6 +106,7 @@ def test_names_by_the_shortest_end_that_tells_keys_apart():
     assert names([{trunk: 0.1, heads: 0.2, "model.head": {"kind": "mlp", "hidden": 8}}]) == [
         "trunk.optimizer.learning_rate=0.1,heads.optimizer.learning_rate=0.2,head=mlp-8"
     ]
+    assert names([{"seed": 0, "task.seed": 1}]) == ["seed=0,task.seed=1"]  # the first is an end of the second
     assert names([{"a": "1 nat", "b": None}, {"a": "1.0 bit", "b": True}]) == ["a=1,b=None", "a=1.0,b=True"]
     assert names([{"a": "1 nat"}, {"a": "1 bit"}]) == ["a=1,number=1", "a=1,number=2"]
     long, other = names([{"a": "x" * 300 + "1"}, {"a": "x" * 300 + "2"}])
