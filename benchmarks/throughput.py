@@ -1,6 +1,6 @@
 """Throughput of a training step, as ratios of what runs side by side in one process.
 
-    python benchmarks/throughput.py [--sections peers heads log_z memory pipeline compile] [--repeats 7]
+    python benchmarks/throughput.py [--sections peers heads log_z pipeline compile] [--repeats 7]
     python benchmarks/throughput.py --gpu [--seconds 120]
 
 Sections (the steps are defined in steps.py, the peers in peers.py):
@@ -12,9 +12,9 @@ Sections (the steps are defined in steps.py, the peers in peers.py):
     log_z      the full objective against the data terms alone: `points`, `laplace` by the volume's rows of each of its
                four sets (refreshed in every fourth step), `chains` by number, by how many stage one asks, and by
                `move_every`: time ratio, of four steps in a row
-    memory     what the compiled steps allocate; the device's peak, where it says
+    compile    seconds to trace, lower and compile each step, and what the compiled one allocates; the device's peak,
+               where it says
     pipeline   which rows a step sees (`honest.train.loop.batch_at`) alone, as a share of the single-head step
-    compile    seconds to trace, lower and compile each step
 
 Contenders of a table take turns, in an order that alternates; the first two turns of each are thrown away. `wall` are
 ratios of medians of wall time, `cpu` of this process's CPU time, which other processes disturb less; intervals are the
@@ -166,11 +166,15 @@ def made(shape: Shape, compute: ComputeConfig) -> dict[str, Callable[[], Prepare
     }
 
 
-def memory_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
+def compile_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
     for name, make in made(shape, compute).items():
-        used = make().compiled.memory_analysis()
+        prepared = make()
+        used = prepared.compiled.memory_analysis()
         temporary, arguments = (size / 2**20 for size in (used.temp_size_in_bytes, used.argument_size_in_bytes))
-        print(f"  {name:<30} {temporary:9.1f} MiB temporary {arguments:9.1f} MiB arguments", flush=True)
+        print(
+            f"  {name:<30} {prepared.seconds:6.1f} s   {temporary:9.1f} MiB temporary {arguments:9.1f} MiB arguments",
+            flush=True,
+        )
     peak()
 
 
@@ -178,11 +182,6 @@ def peak() -> None:
     stats = jax.devices()[0].memory_stats()
     if stats is not None:
         print(f"  device's peak so far           {stats['peak_bytes_in_use'] / 2**20:9.1f} MiB")
-
-
-def compile_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
-    for name, make in made(shape, compute).items():
-        print(f"  {name:<30} {make().seconds:6.2f} s", flush=True)
 
 
 def pipeline_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
@@ -206,7 +205,6 @@ SECTIONS = {
     "peers": (peers_section, CPU_SHAPES),
     "heads": (heads_section, CPU_SHAPES),
     "log_z": (log_z_section, CPU_SHAPES[2:]),
-    "memory": (memory_section, CPU_SHAPES[2:]),
     "pipeline": (pipeline_section, CPU_SHAPES[:1]),
     "compile": (compile_section, CPU_SHAPES[2:]),
 }
