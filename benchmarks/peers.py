@@ -33,8 +33,11 @@ def has_torch() -> bool:
     return True
 
 
-def torch_gpt2(shape: Shape, bfloat16: bool) -> Callable[[], Any]:
-    """PyTorch eager, on the GPU where there is one; with `bfloat16` under autocast. Threads: as many as cores."""
+def torch_gpt2(shape: Shape, bfloat16: bool, parts: int) -> Callable[[], Any]:
+    """PyTorch eager, on the GPU where there is one; with `bfloat16` under autocast. Threads: as many as cores.
+
+    parts: of a batch, whose gradients are added up.
+    """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -60,9 +63,10 @@ def torch_gpt2(shape: Shape, bfloat16: bool) -> Callable[[], Any]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            loss = model(input_ids=tokens, labels=tokens).loss
-        loss.backward()
+        for part in tokens.chunk(parts):
+            with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+                loss = model(input_ids=part, labels=part).loss
+            (loss / parts).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
         optimizer.step()
         if device == "cuda":

@@ -6,12 +6,12 @@
 Sections (the steps are defined in steps.py, the peers in peers.py):
 
     peers      our single-head step, on a CPU also with its batch in 8 parts, against GPT-2 in PyTorch eager and a plain
-               Flax decoder (which is given parts, too), three CPU shapes: how many times as many tokens/s as the peer
+               Flax decoder (which are given parts, too), three CPU shapes: how many times as many tokens/s as the peer
     heads      a step with two heads against the single-head step, the same shapes: time ratio; on a CPU both also in
                8 parts
     log_z      the full objective against the data terms alone: `points`, `laplace` by the volume's rows of each of its
                four sets (refreshed in every fourth step), `chains` by number, by how many stage one asks, and by
-               `move_every`: time ratio, of four steps in a row
+               `move_every`: time ratio, of four steps in a row, or of the 32 in which chains measure one move
     compile    seconds to trace, lower and compile each step, and what the compiled one allocates; the device's peak,
                where it says
     pipeline   which rows a step sees (`honest.train.loop.batch_at`) alone, as a share of the single-head step
@@ -47,6 +47,7 @@ from benchmarks.steps import Prepared, Shape, data_step, full_step, make_rows, s
 from honest.config import ComputeConfig
 from honest.objective.predictions import RowSets
 from honest.run import set_precision
+from honest.train.phases import MEASURED_EVERY
 
 CPU_SHAPES = (Shape(256, 32, 128, 4, 4, 64), Shape(32, 128, 256, 8, 6, 256), Shape(64, 64, 64, 4, 2, 32))
 GPU_SHAPE = Shape(64, 512, 768, 12, 12, 32768)
@@ -111,7 +112,9 @@ def peers_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: 
         steps["plain Flax decoder"] = peers.flax_decoder(shape, 1)
         steps[f"plain Flax decoder, {PARTS} parts"] = peers.flax_decoder(shape, PARTS)
     if peers.has_torch():
-        steps["GPT-2, PyTorch eager"] = peers.torch_gpt2(shape, bfloat16)
+        steps["GPT-2, PyTorch eager"] = peers.torch_gpt2(shape, bfloat16, 1)
+        if not bfloat16:
+            steps[f"GPT-2, PyTorch eager, {PARTS} parts"] = peers.torch_gpt2(shape, bfloat16, PARTS)
     else:
         print(f"  {peers.MISSING}")
     found = take_turns(steps, repeats, deadline)
@@ -151,10 +154,12 @@ def full_steps(shape: Shape, compute: ComputeConfig) -> dict[str, Callable[[], P
 
 
 def log_z_section(shape: Shape, compute: ComputeConfig, repeats: int, deadline: float) -> None:
-    base = several(data_step(shape, compute, shape.rows, shape.rows, shape.rows).step, EVERY)
+    base = data_step(shape, compute, shape.rows, shape.rows, shape.rows).step
     for name, make in full_steps(shape, compute).items():  # one after another: the volumes are large
-        found = take_turns({"no log Z": base, name: several(make().step, EVERY)}, repeats, deadline)
-        table(found, "no log Z", EVERY * shape.tokens, speed=False)
+        # Whole cycles: one move of so many costs more, as its energy error is measured.
+        steps = EVERY * MEASURED_EVERY if "chains" in name else EVERY
+        found = take_turns({"no log Z": several(base, steps), name: several(make().step, steps)}, repeats, deadline)
+        table(found, "no log Z", steps * shape.tokens, speed=False)
 
 
 def made(shape: Shape, compute: ComputeConfig) -> dict[str, Callable[[], Prepared]]:

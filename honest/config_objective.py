@@ -80,7 +80,7 @@ class PhasesConfig(Strict):
     volume_rows: Rows  # laplace: rows per likelihood term in the Gram form
     volume_every: Steps  # laplace: steps between refreshes of the volume's force
     chains: Count  # chains: how many per phase
-    asked_chains: Count | None  # chains: how many of them stage one asks in a step, in turn; null: all of them
+    asked_chains: Count | None  # chains: how many stage one asks in a step, in turn (noisier, cheaper); null: all
     leapfrog_steps: Count  # chains: 1 is MALA
     step_size: Positive  # chains: initial, in whitened units
     target_accept: ProperShare

@@ -3,7 +3,7 @@
     python launch/same_table.py runs/engines-vmap runs/engines-local [--tolerance 1e-8]
 
 Prints how many numbers there are and the largest differences, |a − b| / max(|a|, |b|, 1); exit code 1 where one of
-them is above the tolerance, 2 where the tables have other members or columns.
+them is above the tolerance, 2 where the tables are empty, or have other members or columns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def difference(a: str, b: str) -> float:
         return math.inf
     if math.isnan(x) or math.isnan(y):
         return 0.0 if math.isnan(x) and math.isnan(y) else math.inf
-    return abs(x - y) / max(abs(x), abs(y), 1.0) if x != y else 0.0
+    if math.isinf(x) or math.isinf(y):
+        return 0.0 if x == y else math.inf
+    return abs(x - y) / max(abs(x), abs(y), 1.0)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,12 +51,12 @@ def main(arguments: list[str]) -> int:
             )
             return 2
     first, second = read(given.first), read(given.second)
-    if first.keys() != second.keys():
-        alone = sorted(first.keys() ^ second.keys())[:SHOWN]
-        print(f"the tables have other members or columns: {', '.join(map(' '.join, alone))} …", file=sys.stderr)
+    if not first or first.keys() != second.keys():
+        alone = ", ".join(map(" ".join, sorted(first.keys() ^ second.keys())[:SHOWN])) or "both are empty"
+        print(f"the tables have no members, or others, or other columns: {alone}", file=sys.stderr)
         return 2
     worst = sorted(((difference(first[key], second[key]), *key) for key in first), reverse=True)
-    above = sum(size > given.tolerance for size, *_ in worst)
+    above = sum(not size <= given.tolerance for size, *_ in worst)
     members = len({member for member, _ in first})
     print(f"{len(worst)} values of {members} members; {above} differ by more than {given.tolerance:g}")
     for size, member, column in worst[:SHOWN]:

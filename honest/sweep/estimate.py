@@ -42,7 +42,8 @@ def member_seconds(run: Run, rate: float) -> float:
         if name == TRUNK:
             seconds += stage.steps * stage.batch_rows * pass_of_row + COMPILATION[TRUNK]
         elif name == PRIOR:
-            seconds += stage.steps * rows_per_step(run) * pass_of_row + COMPILATION[PRIOR]
+            rows = stage.steps * rows_per_step(run) + run.config.objective.phases.burn_in_steps * burn_in_rows(run)
+            seconds += rows * pass_of_row + COMPILATION[PRIOR]
         else:
             seconds += stage.steps * STEP_SECONDS + HEADS_COMPILATION
     return seconds
@@ -59,13 +60,21 @@ def rows_per_step(run: Run) -> float:
     if phases.kind == "laplace":  # a gradient a row, of which the volume's force is the derivative
         rows += 2 * (sets + 1) * phases.volume_rows / phases.volume_every
     if phases.kind == "chains":
-        whole = whole_rows(run.task, config.objective.consistency.population)
-        moved = whole if phases.adjusted else (sets + 1) * config.stages.prior.batch_rows
-        gradients = phases.leapfrog_steps + (1 if phases.adjusted else 0)
-        rows += phases.chains * gradients * moved / phases.move_every
+        rows += burn_in_rows(run) / phases.move_every
         asked = phases.chains if phases.asked_chains is None else phases.asked_chains
         rows += asked * (sets + 1) * config.stages.prior.batch_rows / 3  # forward alone
     return rows
+
+
+def burn_in_rows(run: Run) -> float:
+    """The same of a step of burn-in: a move of every chain, or a step of the modes from both starts."""
+    config, phases = run.config, run.config.objective.phases
+    sets = 3 if config.objective.supervision.instrumental == "none" else 4
+    batch = (sets + 1) * config.stages.prior.batch_rows
+    if phases.kind != "chains":
+        return 2.0 * batch
+    moved = whole_rows(run.task, config.objective.consistency.population) if phases.adjusted else batch
+    return float(phases.chains * (phases.leapfrog_steps + (1 if phases.adjusted else 0)) * moved)
 
 
 def whole_rows(task: Task, population: int) -> int:

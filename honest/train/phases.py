@@ -101,11 +101,16 @@ def mode_step(phase: PhaseState, gradient: Tree, optimizer: optax.GradientTransf
 
 
 def asked(whitened: Tree, prior: PriorSpec, step: jax.Array) -> Tree:
-    """The chains that stage one asks in this step, (asked_chains, …): neighbours, which take turns."""
+    """The chains that stage one asks in this step, (asked_chains, …): neighbours, which take turns.
+
+    Every cycle begins with other chains than the one before, so that what is logged in every so many steps, or asked so
+    many steps after a move, is not always of the same ones.
+    """
     chains, some = prior.phases.chains, prior.phases.asked_chains
     if some == chains:
         return whitened
-    first = step % (chains // some) * some
+    turns = chains // some
+    first = (step + step // turns) % turns * some
     return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, some), whitened)
 
 

@@ -6,8 +6,8 @@ the logits of the whole batch, exactly as on one device; a loss that is a sum ov
 
     auto   jit over a mesh; the rows of each call are split over its axis `data`, and XLA adds up what they contribute.
     fsdp   as auto, and the state is split, too: every tensor along one of its axes, gathered where it is used
-           (Rajbhandari et al. 2020, ZeRO, stage 3). Chains whose number divides into the devices are split in the rows'
-           place: every device then moves its own chains on all rows.
+           (Rajbhandari et al. 2020, ZeRO, stage 3). Chains whose number divides into the devices, as that of those
+           asked in a step does, are split in the rows' place: every device then moves its own chains on all rows.
     pmap   one program a device, written out: each computes the logits of its part of the rows and gathers the others'.
 
 Rows whose number does not divide into the devices are computed on every device: the last rows of an evaluation, the
@@ -168,7 +168,8 @@ class Spread:
         """Whether devices share the chains out, instead of the rows."""
         if self.strategy != "fsdp" or spec.prior is None or spec.prior.phases.kind != "chains":
             return False
-        return spec.prior.phases.chains % self.mesh.size == 0
+        phases = spec.prior.phases
+        return phases.chains % self.mesh.size == 0 and phases.asked_chains % self.mesh.size == 0
 
     def batch(self, batch: RowSets, spec: StageSpec) -> RowSets:
         """Inside the shell: the batch's rows, where they are to lie."""

@@ -28,7 +28,9 @@ def test_numbers_within_the_tolerance_are_the_same(table, capsys):
 
 
 @pytest.mark.parametrize(
-    "other", ["m,0,100.001,done", "m,0,nan,done", "m,0,,done", "m,0,100.0,failed"], ids=["more", "nan", "empty", "text"]
+    "other",
+    ["m,0,100.001,done", "m,0,nan,done", "m,0,inf,done", "m,0,,done", "m,0,100.0,failed"],
+    ids=["more", "nan", "inf", "empty", "text"],
 )
 def test_a_difference_is_told(table, other, capsys):
     assert same_table.main([table("a", "m,0,100.0,done"), table("b", other)]) == 1
@@ -44,6 +46,8 @@ def test_small_numbers_are_compared_absolutely(table):
 def test_other_members_or_no_table_at_all(table, tmp_path, capsys):
     a = table("a", "m,0,1.0,done")
     assert same_table.main([a, table("b", "n,0,1.0,done")]) == 2
-    assert "other members or columns" in capsys.readouterr().err
+    assert "or other columns: m member, m score, m seed" in capsys.readouterr().err
+    assert same_table.main([table("c"), table("d")]) == 2
+    assert "both are empty" in capsys.readouterr().err
     assert same_table.main([a, str(tmp_path)]) == 2
     assert "there is no results.csv" in capsys.readouterr().err

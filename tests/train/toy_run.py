@@ -31,8 +31,8 @@ FLOAT32_STEPS = 20
 BATCH = 8  # of 12 rows; the whole sets are summed in chunks of 8 and 4
 Way = tuple[int, str, int]  # devices, strategy, micro-batches
 ONE: Way = (1, "auto", 1)
-# Kind of the phases, chains, control variate; then the ways. Eight chains divide into two and eight devices, two do not
-# into eight; a batch of eight rows has two or three parts; twelve rows do not divide into eight devices.
+# Kind of the phases, chains, control variate; then the ways. Eight chains, two of which are asked in a step, are shared
+# out to two devices but not to eight; a batch of eight rows has two or three parts; twelve do not divide into eight.
 # Without a prior, parts' own gradients are added up: of three parts of eight rows, one is filled up.
 DATA = "data"
 CASES: dict[str, tuple[tuple[str, int, str], tuple[Way, ...]]] = {
@@ -55,7 +55,7 @@ def toy_stage(case: str, way: Way) -> Any:
     devices, strategy, micro_batches = way
     spec, state, inputs = problem(kind, "heads_then_trunk", True, chains, control_variate)
     assert spec.prior is not None and state.prior is not None
-    phases = replace(spec.prior.phases, chunk_rows=8, volume_every=2)
+    phases = replace(spec.prior.phases, chunk_rows=8, volume_every=2, asked_chains=min(2, chains))
     rule = replace(spec.prior.multiplier, warmup_steps=2)
     spec = replace(spec, optimizer=optax.adam(0.02), prior=replace(spec.prior, phases=phases, multiplier=rule))
     spread = Spread(strategy, make_mesh(devices), micro_batches)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ LogWeight = Callable[[Tree], jax.Array]  # u -> w(u) in nat, a bare scalar
 
 class Move(NamedTuple):
     position: Tree
-    accepted: jax.Array  # bool; for unadjusted moves False only where the trajectory diverged
+    accepted: jax.Array  # bool; for unadjusted moves False only where energies or gradients were not finite
     acceptance: jax.Array  # min(1, exp(−ΔH)), 0 where the trajectory diverged; NaN where it was not measured
 
 
@@ -101,8 +101,9 @@ def unmeasured_move(key: jax.Array, position: Tree, log_weight: LogWeight, step_
     """The unadjusted `hamiltonian_move` without its last gradient: `steps` of them in place of `steps` + 1.
 
     The last half kick changes nothing but a momentum that is thrown away, so the position is the same one. What is
-    missed is the energy error: acceptance is NaN. A gradient that is not finite kicks nothing (accepted is False then),
-    so that such a place is left by the rotation.
+    missed is the end: acceptance is NaN, and a trajectory that diverges is taken, where `hamiltonian_move` keeps the
+    old position if the energy overflows; its next measured move shows an acceptance of 0. A gradient that is not finite
+    kicks nothing (accepted says that there was none), so that such a place is left by the rotation.
     """
     momentum, angle, _ = _drawn(key, position, step_size)
     gradient_of = jax.grad(log_weight)
