@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 quickstart: $(STAMP)  ## train the two-head model on arithmetic where people are fooled (two CPU cores, < 10 minutes)
 	$(BIN)/honest train configs/quickstart.yaml
 
-test: $(STAMP)  ## every test (two CPU cores, 18 minutes)
+test: $(STAMP)  ## every test (two CPU cores, 14 minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-ray: $(STAMP)  ## the sweep engine on a Ray that is started here; installs Ray (240 MB), which `make test` does without
