@@ -104,12 +104,13 @@ def tolerance_of(kind: str, dtype: str, in_a_batch: bool) -> float:
     """Of metrics, relative to the largest number of a series.
 
     One is wider than the rest: batched products round other than one member's, and in float32 the chains' moves make
-    up to 3.8e-5 of it within these steps (in an acceptance probability, a constraint's cost and the gradient's norm; no
-    decision differs). In turn, chains have every bit of λ, acceptance and parameters.
+    up to 3.8e-5 of it within these steps with jax 0.10.2 and 1.1e-4 with 0.11.2 (in an acceptance probability, a
+    constraint's cost and the gradient's norm; no decision differs). In turn, chains have every bit of λ, acceptance and
+    parameters.
     """
     if dtype == "float64":
         return 1e-8
-    return 1e-4 if kind == "chains" and in_a_batch else 1e-5
+    return 2e-4 if kind == "chains" and in_a_batch else 1e-5
 
 
 @pytest.mark.parametrize("in_a_batch", [True, False], ids=["vmap", "in turn"])
