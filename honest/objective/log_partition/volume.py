@@ -258,6 +258,7 @@ def _log_determinant_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, ja
     (parts,), (changes,) = primals, tangents
     inner = _one_plus_gram(parts)
     inverse = jnp.linalg.inv(inner)
+    inverse = 0.5 * (inverse + inverse.T)  # half the rounding; no Cholesky, which fails where λ is large in float32
     ends = np.cumsum([part[0].shape[0] for part in parts])[:-1]
     change = jnp.zeros((), inner.dtype)
     for rows, part_changes in zip(jnp.split(inverse, ends), changes):
