@@ -90,11 +90,16 @@ class PhasesConfig(Strict):
     control_variate: Literal["none", "newton_stein"]  # chains: newton_stein takes noise out of stage one's gradient
     cg_steps: Count  # newton_stein: conjugate-gradient steps of its P⁻¹
 
+    @property
+    def asked(self) -> int:
+        """Chains that stage one asks in a step."""
+        return self.chains if self.asked_chains is None else self.asked_chains
+
     @model_validator(mode="after")
     def control_variate_fits(self):
         newton_stein = self.control_variate == "newton_stein"
         what = f"newton_stein takes sampling noise from chains, but phases.kind is {self.kind}"
-        asked = self.chains if self.asked_chains is None else self.asked_chains
+        asked = self.asked
         turns = (
             f"has to divide objective.phases.chains, {self.chains}, for all chains to have their turns; it is {asked}"
         )

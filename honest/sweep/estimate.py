@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 
+from honest.config import RunConfig
 from honest.data.batch import Task
 from honest.params import dimension
 from honest.train.stage import PRIOR, TRUNK, Run, order, stage_config
@@ -55,26 +56,31 @@ def rows_per_step(run: Run) -> float:
     Those of the batches (the consistency set's twice, in both phases), and of what the phases need.
     """
     config, phases = run.config, run.config.objective.phases
-    sets = 3 if config.objective.supervision.instrumental == "none" else 4
-    rows = float((sets + 1) * config.stages.prior.batch_rows)
+    rows = float(batch_rows(config))
     if phases.kind == "laplace":  # a gradient a row, of which the volume's force is the derivative
-        rows += 2 * (sets + 1) * phases.volume_rows / phases.volume_every
+        rows += 2 * parts(config) * phases.volume_rows / phases.volume_every
     if phases.kind == "chains":
         rows += burn_in_rows(run) / phases.move_every
-        asked = phases.chains if phases.asked_chains is None else phases.asked_chains
-        rows += asked * (sets + 1) * config.stages.prior.batch_rows / 3  # forward alone
+        rows += phases.asked * batch_rows(config) / 3  # forward alone
     return rows
 
 
 def burn_in_rows(run: Run) -> float:
     """The same of a step of burn-in: a move of every chain, or a step of the modes from both starts."""
     config, phases = run.config, run.config.objective.phases
-    sets = 3 if config.objective.supervision.instrumental == "none" else 4
-    batch = (sets + 1) * config.stages.prior.batch_rows
     if phases.kind != "chains":
-        return 2.0 * batch
-    moved = whole_rows(run.task, config.objective.consistency.population) if phases.adjusted else batch
+        return 2.0 * batch_rows(config)
+    moved = whole_rows(run.task, config.objective.consistency.population) if phases.adjusted else batch_rows(config)
     return float(phases.chains * (phases.leapfrog_steps + (1 if phases.adjusted else 0)) * moved)
+
+
+def parts(config: RunConfig) -> int:
+    """Sets of rows that both phases ask about; the consistency set counts twice."""
+    return 4 if config.objective.supervision.instrumental == "none" else 5
+
+
+def batch_rows(config: RunConfig) -> int:
+    return parts(config) * config.stages.prior.batch_rows
 
 
 def whole_rows(task: Task, population: int) -> int:

@@ -62,7 +62,7 @@ def prior_spec(config: RunConfig) -> PriorSpec:
             control_variate=settings.control_variate,
             cg_steps=settings.cg_steps,
             move_every=settings.move_every,
-            asked_chains=settings.chains if settings.asked_chains is None else settings.asked_chains,
+            asked_chains=settings.asked,
         ),
         batch_particles=batched(),
     )
